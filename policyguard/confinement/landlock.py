@@ -13,17 +13,19 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from policyguard.confinement.profile import EXECUTE, READ, WRITE, Profile
+from policyguard.confinement.profile import EXECUTE, READ, WRITE, Profile, is_system
 from policyguard.errors import EvidenceError
 from policyguard.text import printable_name
 
-_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF, _OPENAT2 = 444, 445, 446, 437
 """The same on every architecture that Linux has added since 5.1, all of `_MACHINES` among them."""
 
 _MACHINES = frozenset({"x86_64", "aarch64", "riscv64", "ppc64le", "s390x"})
 _VERSION_FLAG = 1
-_PATH_BENEATH, _NET_PORT = 1, 2
+_PATH_BENEATH = 1
 _SET_NO_NEW_PRIVS = 38
+_AT_FDCWD = -100
+_RESOLVE_NO_SYMLINKS = 4
 
 _FS = {
     "execute": 1 << 0,
@@ -65,7 +67,6 @@ _GRANTS = {
 }
 """What each right of a profile means. Nobody may make device files."""
 
-_BIND_TCP, _CONNECT_TCP = 1, 2
 _SCOPE_ABSTRACT_SOCKETS, _SCOPE_SIGNALS = 1, 2
 
 
@@ -78,8 +79,10 @@ class _PathBeneath(ctypes.Structure):
     _fields_ = (("allowed", ctypes.c_uint64), ("parent", ctypes.c_int32))
 
 
-class _NetPort(ctypes.Structure):
-    _fields_ = (("allowed", ctypes.c_uint64), ("port", ctypes.c_uint64))
+class _OpenHow(ctypes.Structure):
+    """struct open_how of openat2(2)."""
+
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -116,7 +119,7 @@ def ruleset(profile: Profile) -> Iterator[int]:
     handled = sum(bit for name, bit in _FS.items() if _ABI_OF.get(name, 1) <= profile.abi)
     attributes = _RulesetAttributes(
         handled,
-        _BIND_TCP | _CONNECT_TCP if profile.ports is not None and profile.abi >= 4 else 0,
+        0,
         _SCOPE_ABSTRACT_SOCKETS | _SCOPE_SIGNALS if profile.abi >= 6 else 0,
     )
     size = 8 if profile.abi < 4 else 16 if profile.abi < 6 else 24
@@ -126,9 +129,6 @@ def ruleset(profile: Profile) -> Iterator[int]:
     try:
         for path, rights in profile.paths.items():
             _allow_path(descriptor, path, rights, handled)
-        for port in profile.ports or ():
-            rule = _NetPort(_BIND_TCP | _CONNECT_TCP, port)
-            _checked(_libc.syscall(_ADD_RULE, descriptor, _NET_PORT, ctypes.byref(rule), ctypes.c_uint32(0)))
         yield descriptor
     finally:
         os.close(descriptor)
@@ -136,11 +136,11 @@ def ruleset(profile: Profile) -> Iterator[int]:
 
 def _allow_path(descriptor: int, path: str, rights: str, handled: int) -> None:
     try:
-        opened = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        opened = _opened(path)
     except OSError as problem:
         raise EvidenceError(
             f"`{printable_name(path)}`: cannot be opened for the job: {(problem.strerror or '').lower()}",
-            help="name only files and folders that exist",
+            help="name only files and folders that exist, by paths whose folders nobody replaces by links",
         ) from problem
     try:
         allowed = handled & sum(_FS[name] for right in rights for name in _GRANTS[right])
@@ -150,6 +150,19 @@ def _allow_path(descriptor: int, path: str, rights: str, handled: int) -> None:
         _checked(_libc.syscall(_ADD_RULE, descriptor, _PATH_BENEATH, ctypes.byref(rule), ctypes.c_uint32(0)))
     finally:
         os.close(opened)
+
+
+def _opened(path: str) -> int:
+    """Open a path for a rule. Only the system's own may lead over links: the others were measured without any."""
+    if is_system(path):
+        return os.open(path, os.O_PATH | os.O_CLOEXEC)
+    how = _OpenHow(os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_NO_SYMLINKS)
+    encoded = ctypes.c_char_p(os.fsencode(path))
+    opened: int = _libc.syscall(_OPENAT2, _AT_FDCWD, encoded, ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how)))
+    if opened < 0:
+        problem = ctypes.get_errno()
+        raise OSError(problem, os.strerror(problem), path)
+    return opened
 
 
 def restrict_self(descriptor: int) -> None:

@@ -1,7 +1,6 @@
-"""The permissions of a confined job as a value: paths with rights, and ports.
+"""The permissions of a confined job as a value: paths with rights.
 
-A profile is recorded in the decision with placeholders, such as `{tree}/train.py`, so that another node with other
-folders compares the same record.
+A profile is recorded in the decision with placeholders, such as `{tree}/train.py`, and with the folders that they name.
 """
 
 from __future__ import annotations
@@ -32,7 +31,6 @@ Device files named /dev/nvidia* are added where they exist. /tmp is not among it
 
 NOT_BEFORE: Mapping[int, str] = {
     3: "truncating files (kernel 6.2)",
-    4: "TCP ports (kernel 6.7)",
     5: "commands to device files (kernel 6.10)",
     6: "signals and abstract sockets to processes outside the job (kernel 6.12)",
 }
@@ -40,30 +38,28 @@ NOT_BEFORE: Mapping[int, str] = {
 
 NEVER_ENFORCED = (
     "running a file by the dynamic linker (`ld.so FILE`), from memory (memfd), or as data that an interpreter reads",
-    "sockets with a path, and UDP",
+    "TCP, UDP and sockets with a path, and so services outside that start programs when asked",
     "changing owner, mode and times of files that may not be written",
 )
 """What no ABI stops today; the watch reports the first."""
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
-    """The paths and ports that a confined job may use.
+    """The paths that a confined job may use.
 
     `paths` gives each path and all below it rights out of "r" (read and list), "w" (create, change, remove) and "x"
-    (execute as a program). `ports` are the TCP ports that may be bound and connected to; None for all.
+    (execute as a program).
     """
 
     abi: int
     paths: Mapping[str, str]
-    ports: tuple[int, ...] | None = None
 
     def unenforced(self) -> tuple[str, ...]:
         """List what this kernel cannot enforce of the profile, for people."""
-        gaps = [what for abi, what in NOT_BEFORE.items() if self.abi < abi and (abi != 4 or self.ports is not None)]
-        return (*gaps, *NEVER_ENFORCED)
+        return (*(what for abi, what in NOT_BEFORE.items() if self.abi < abi), *NEVER_ENFORCED)
 
     def record(self, roots: Mapping[str, str]) -> FrozenMap:
-        """Write the profile as it is recorded in a decision; the system's own paths are named by one word.
+        """Write the profile as it is recorded in a decision, without the system's own paths.
 
         Args:
             roots: placeholders such as `{tree}` and their folders.
@@ -72,19 +68,20 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         return FrozenMap(
             abi=self.abi,
             paths=FrozenMap(dict(sorted(named.items()))),
-            **({} if self.ports is None else {"ports": self.ports}),
+            roots=FrozenMap(dict(sorted(roots.items()))),
         )
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any], roots: Mapping[str, str]) -> Profile:
-        """Build the profile that a record describes, with this machine's folders and system paths.
+    def from_record(cls, record: Mapping[str, Any], private: Mapping[str, str]) -> Profile:
+        """Build the profile that a record describes, with the system paths of this machine.
 
         Args:
             record: as `record` writes it.
-            roots: the folders of its placeholders.
+            private: the folders of placeholders that have none in the record.
         """
+        roots = {**record["roots"], **private}
         own = {located(path, roots): rights for path, rights in record["paths"].items()}
-        return cls(abi=record["abi"], paths=merge_rights(system_paths(), own), ports=record.get("ports"))
+        return cls(abi=record["abi"], paths=merge_rights(system_paths(), own))
 
 
 def is_system(path: str) -> bool:

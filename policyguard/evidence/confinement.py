@@ -15,6 +15,7 @@ from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.job import resolve_executable
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
+from policyguard.program.follow import follow
 from policyguard.text import printable_name
 from policyguard.values import Instant
 
@@ -87,11 +88,7 @@ def job_profile(inputs: JobInputs, shared: Mapping[str, str]) -> Profile:
     if abi < 1:
         raise EvidenceError(f"the job cannot be confined: {reason}")
     executable = resolve_executable(inputs.argv, inputs.directory, inputs.environment)
-    if (program := os.path.basename(executable)) in HANDING_OVER:
-        raise EvidenceError(
-            f"the job cannot be confined: `{printable_name(program)}` hands it to a process outside",
-            help=f"put it inside: `{printable_name(program)} ... policyguard run --confine ... -- PROGRAM`",
-        )
+    _check_stays_here(inputs)
     tree, environments = _tree(inputs.directory), installations(executable)
     outputs = [_resolved(folder, inputs) for folder in inputs.outputs.values()]
     for folder in outputs:
@@ -118,11 +115,22 @@ def job_roots(inputs: JobInputs) -> dict[str, str]:
     }
 
 
+def _check_stays_here(inputs: JobInputs) -> None:
+    """Refuse a command of which a known part hands the work to a process outside."""
+    program = follow(inputs.argv, inputs.directory, inputs.environment, resolve_executable)
+    for path in (*program.started, program.path):
+        name = os.path.basename(path)
+        if name in HANDING_OVER:
+            raise EvidenceError(
+                f"the job cannot be confined: `{printable_name(name)}` hands it to a process outside",
+                help=f"put it inside: `{printable_name(name)} ... policyguard run --confine ... -- PROGRAM`",
+            )
+
+
 def _check_output(folder: str, code: tuple[str, ...]) -> None:
-    # INVARIANT I15: a confined job cannot change the code that it was measured with.
-    tree = code[0]
+    # INVARIANT I15: a confined job cannot change the code that it was measured with, nor add to it.
     for part in (*code, *SYSTEM):
-        inside = part != tree and is_below(folder, part) and not folder.startswith("/dev/shm")
+        inside = is_below(folder, part) and not is_below(folder, "/dev/shm")
         if inside or is_below(part, folder):
             raise EvidenceError(
                 f"output `{printable_name(folder)}`: would let the job change `{printable_name(part)}`",

@@ -122,7 +122,7 @@ def _confinement() -> str:
     abi, reason = abi_version()
     if not abi:
         return f"`run --confine` starts no job here: {reason}"
-    gaps = Profile(abi=min(abi, NEWEST_ABI), paths={}, ports=()).unenforced()[: -len(NEVER_ENFORCED)]
+    gaps = Profile(abi=min(abi, NEWEST_ABI), paths={}).unenforced()[: -len(NEVER_ENFORCED)]
     return f"`run --confine` uses Landlock ABI {abi}" + (f"; not enforced: {'; '.join(gaps)}" if gaps else "")
 
 

@@ -47,13 +47,13 @@ def starter(
         return
     # Only a job that is confined pays for loading these.
     from policyguard.confinement.start import start_confined
-    from policyguard.evidence.confinement import CONFINEMENT, PRIVATE, job_roots
+    from policyguard.evidence.confinement import CONFINEMENT, PRIVATE
 
     record = bound.get(CONFINEMENT)
     if not isinstance(record, Mapping):
         raise EvidenceError("the guard does not measure confinement, expected one with a `ConfinementCollector`")
     # INVARIANT I15: the job is confined to what was decided and just verified, and to nothing else.
-    profile = Profile.from_record(record, {**job_roots(inputs), PRIVATE: private})
+    profile = Profile.from_record(record, {PRIVATE: private})
     environment["TMPDIR"] = _folder(private, "tmp")
     for name in CACHES:
         environment[name] = _folder(private, name.lower())
