@@ -67,7 +67,7 @@ def test_an_id_outside_its_pattern_is_no_request(identifier: str) -> None:
     asked = Request.of("user:alice", "job:submit", "job:x")
     request = msgspec.structs.replace(asked, resource=msgspec.structs.replace(asked.resource, id=identifier))
     with pytest.raises(Malformed) as caught:
-        GATE.admit(Facts(request, {}), NOW)
+        FactAdmission(SCHEMA, SCHEMA.subjects["user"], JOB).admit(Facts(request, {}), NOW)
     assert caught.value.path == "$.resource.id"
     assert gate(TEXT).admit(Facts(request, {}), NOW).domain is None
 

@@ -137,3 +137,19 @@ def test_a_moved_line_or_a_comment_changes_no_digest() -> None:
         policies = load({"lab.yaml": moved.encode()})
         digests.add(policy_digest(compile_policy(policies, grants_of(policies))))
     assert len(digests) == 1
+
+
+def test_what_is_not_given_is_not_written() -> None:
+    """Neither null nor an empty list, or a field that a later version adds would change every digest."""
+    data = schema_data(policy_of("true").schema)
+    assert b"null" not in canonical(data)
+    assert b"[]" not in canonical(data)
+
+
+def test_the_text_of_a_condition_rides_along_with_its_place() -> None:
+    """For explanations; a rule without one has none."""
+    policies = policy_of("resource.span < 5")
+    [rule] = policies.rules
+    bare = replace(policies, rules=(replace(rule, when=None),))
+    texts = [compile_policy(each, grants_of(each))["places"][0][3] for each in (policies, bare)]
+    assert texts == ["resource.span < 5", None]
