@@ -141,3 +141,21 @@ def test_a_rule_counts_from_its_beginning_until_just_before_its_end() -> None:
     assert allowed_by(f"expires: {end}", *times) == [True, True, True, False]
     assert allowed_by('subjects: ["user:bob"]', *times) == [False] * 4
     assert allowed_by('subjects: ["user:bob", "user:alice"]', *times) == [True] * 4
+
+
+def test_denies_whose_facts_must_be_known_better_are_not_left_out_by_the_index() -> None:
+    """INVARIANT I3: a claimed queue is absent for them: each is in error and denies, whatever the claim says."""
+    head, _, _ = POLICIES.partition("rules:")
+    rules = "rules:\n  - {id: anyone, effect: allow, actions: [job:submit]}\n" + "".join(
+        f"  - {{id: d{number}, effect: deny, actions: [job:submit], when: 'resource.queue == \"q{number}\"', "
+        "assurance: {resource.queue: observed}}\n"
+        for number in range(20)
+    )
+    policies = load({"lab.yaml": (head + rules).encode()})
+    engine = Engine(Snapshot.of(policies, grants_of(policies)))
+    request = Request.of("user:alice", "job:submit", "job:team/red/run")
+    for assurance, denied in ((Assurance.CLAIMED, 20), (Assurance.OBSERVED, 1)):
+        facts = Facts(request, {"resource.queue": Fact("q7", assurance, "request", NOW)})
+        for _ in range(3):
+            decision = engine.decide(facts, NOW)
+            assert (decision.allowed, len(decision.determining)) == (False, denied)
