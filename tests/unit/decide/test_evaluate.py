@@ -159,3 +159,19 @@ def test_denies_whose_facts_must_be_known_better_are_not_left_out_by_the_index()
         for _ in range(3):
             decision = engine.decide(facts, NOW)
             assert (decision.allowed, len(decision.determining)) == (False, denied)
+
+
+def test_a_rule_for_domains_is_for_no_type_whose_ids_do_not_name_one() -> None:
+    """INVARIANT I3: an id that reads like one of another type says nothing about a domain."""
+    text = POLICIES.replace("resources:\n", "resources:\n  disk: {actions: [use]}\n", 1).partition("rules:")[0]
+    text += 'rules:\n  - {id: r, effect: allow, actions: ["job:submit"], resources: {id: "team/{team}/**"}}\n'
+    policies = load({"lab.yaml": text.encode()})
+    # The loader refuses such a rule; a snapshot that another program has signed may have it.
+    [rule] = policies.rules
+    wider = msgspec.structs.replace(rule, actions=("job:submit", "disk:use"), resource_types=("job", "disk"))
+    policies = msgspec.structs.replace(policies, rules=(wider,))
+    engine = Engine(Snapshot.of(policies, grants_of(policies)))
+    for _ in range(3):
+        for action, resource, allowed in (("job:submit", "job", True), ("disk:use", "disk", False)):
+            request = Request.of("user:alice", action, f"{resource}:team/red/run")
+            assert engine.decide(Facts(request, {}), NOW).allowed is allowed
