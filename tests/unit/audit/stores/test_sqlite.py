@@ -326,3 +326,17 @@ def test_a_store_of_used_decisions_is_closed_once(tmp_path: Path) -> None:
     assert two.use("d", NOW)
     two.close()
     assert open_databases._OPEN == {}
+
+
+def test_a_decision_is_not_named_like_a_revocation_list(tmp_path: Path) -> None:
+    """Its expiry would be taken for a sequence; and a list does not go back, also in a store that forgets."""
+    now = [0]
+    with UsedDecisions.open(tmp_path / "used.db", clock=lambda: now[0], min_remembered=4) as used:
+        assert used.remember_list(("a",), 5) == 5
+        with pytest.raises(AuditError, match="found the name of a revocation list"):
+            used.use("\nrevocation list of a", NOW)
+        assert used.remember_list(("a", "b"), 4) == 5
+        assert used.remember_list(("b",), 1) == 1
+        now[0] = 3 * 86_400 * 10**9
+        assert all(used.use(f"d{number}", number + 1) for number in range(9))
+        assert used.remember_list(("a",), 4) == 5
