@@ -36,6 +36,8 @@ def many(call: bytes, count: int) -> bytes:
 
 RANGE = named("builtins", "list") + named("builtins", "range") + number(999_999) + b"\x85R\x85R"
 BOMBS: dict[str, bytes] = {
+    "a tuple in a tuple, a hundred thousand times": b"\x80\x04N" + b"\x85" * 100_000 + b".",
+    "a list in a list, a hundred thousand times": b"\x80\x04" + b"(" * 100_000 + b"l" * 100_000 + b".",
     "three hundred lists of a million": many(RANGE, 300),
     "a thousand arrays of 16 MiB": many(named("builtins", "bytearray") + number(2**24) + b"\x85R", 1000),
     "a tensor of two sizes": many(named("torch", "FloatTensor") + number(2**20) * 2 + b"\x86R", 1),

@@ -16,10 +16,12 @@ from policyguard.scan.findings import Findings, Verdict
 from policyguard.scan.pickles.allowlist import modern
 from policyguard.scan.pickles.ordinary import judge_import
 from policyguard.scan.pickles.states import kind_of
-from policyguard.scan.pickles.values import MAX_WEIGHT, Abstract, Group, Import, Items, Made, weight_of
+from policyguard.scan.pickles.values import MAX_WEIGHT, Abstract, Group, Import, Items, Made, depth_of, weight_of
 from policyguard.scan.source import Cursor, Source
 
 _FREE_INDEX = 2**20
+MAX_DEPTH = 10_000
+
 _TOO_HEAVY = 10**8
 """More parts than this, with references expanded, exhaust code that hashes, prints or copies the object."""
 
@@ -171,12 +173,16 @@ class PickleStack:
         """Return the values as a tuple, with its size if every reference were a copy."""
         made = Group(values)
         made.weight = min(1 + sum(map(weight_of, values)), MAX_WEIGHT)
+        made.depth = 1 + max(map(depth_of, values), default=0)
         self.check_weight(made)
         return made
 
     def check_weight(self, value: Abstract) -> None:
         if weight_of(value) > _TOO_HEAVY:
             self.findings.add("ckpt.pickle_expansion", f"more than {_TOO_HEAVY} items by reference")
+        if depth_of(value) > MAX_DEPTH:
+            # Comparing, hashing and printing such a value overflows the interpreter's stack; nobody saves one.
+            raise Broken(f"values nested more than {MAX_DEPTH} levels deep")
 
 
 __all__ = ["Broken", "Dialect", "PickleStack", "kind_of"]

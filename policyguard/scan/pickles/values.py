@@ -34,9 +34,10 @@ class Payload:
 
 
 class Group(tuple["Abstract", ...]):
-    """A tuple that knows its weight."""
+    """A tuple that knows its weight and its depth."""
 
     weight: int = 1
+    depth: int = 1
 
 
 MAX_WEIGHT = 10**9
@@ -46,6 +47,11 @@ MAX_WEIGHT = 10**9
 def weight_of(value: Abstract) -> int:
     """Return the number of parts of a value if each reference counts as a copy."""
     return value.weight if isinstance(value, Group | Items) else 1
+
+
+def depth_of(value: Abstract) -> int:
+    """Return how deep tuples and collections are nested in a value."""
+    return value.depth if isinstance(value, Group | Items) else 0
 
 
 @dataclass(eq=False, slots=True)
@@ -58,11 +64,13 @@ class Items:
     kind: str
     items: list[Abstract] = field(default_factory=list)
     weight: int = 1
+    depth: int = 1
     count: int = 0
 
     def extend(self, values: list[Abstract]) -> None:
         self.count += len(values)
         self.weight = min(self.weight + sum(map(weight_of, values)), MAX_WEIGHT)
+        self.depth = max(self.depth, 1 + max(map(depth_of, values), default=0))
         room = MAX_REMEMBERED_ITEMS - len(self.items)
         self.items.extend(values[:room] if room > 0 else ())
 
