@@ -66,6 +66,8 @@ class Issuer:
         self._advisory = advisory
         self._clock = clock
         self._reserve = reserve
+        self._described: tuple[Snapshot, PolicyUse] | None = None
+        """The snapshot of the last decision, and what the log is to know of it."""
 
     def issue(
         self, snapshot: Snapshot, facts: Sequence[Facts], *, one_root: bool, recording: Collection[str]
@@ -83,7 +85,7 @@ class Issuer:
         """
         statements, envelopes = list[PendingStatement](), list[Envelope]()
         decisions = DecisionsInTransaction(snapshot, facts, self._reservations(snapshot, facts))
-        use = policy_use(snapshot)
+        use = self._use(snapshot)
         if self._log.is_edited(use):
             use = msgspec.structs.replace(use, edited=True)
 
@@ -103,6 +105,12 @@ class Issuer:
                 for statement, envelope, receipt in zip(statements, envelopes, receipts, strict=False)
             ]
         )
+
+    def _use(self, snapshot: Snapshot) -> PolicyUse:
+        described = self._described
+        if described is None or described[0] is not snapshot:
+            self._described = described = (snapshot, policy_use(snapshot))
+        return described[1]
 
     def issue_denial(self, snapshot: Snapshot, decision: Decision) -> SignedDecision:
         """Sign and log a denial that no rule made.

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from policyguard.attest.revocation import MAX_REVOCATION_BYTES
 from policyguard.attest.trust import RevocationTrust, Trust
 from policyguard.errors import ConfigurationError, VerificationError
-from policyguard.fs.private_files import locked, open_lock
+from policyguard.fs.private_files import Locked, open_lock
 from policyguard.fs.safe_open import read_bounded, reason_of
 
 
@@ -51,7 +51,7 @@ def exclusive(path: str | os.PathLike[str]) -> Iterator[None]:
     except OSError as problem:
         raise ConfigurationError(f"{os.fspath(path)}.lock: {reason_of(problem)}") from problem
     try:
-        with locked(handle):
+        with Locked(handle):
             yield
     finally:
         os.close(handle)

@@ -30,15 +30,13 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Self
 
 import msgspec
 
 from policyguard.audit.checkpoint import Checkpoint, read_checkpoint
 from policyguard.errors import AuditError, VerificationError
-from policyguard.fs.private_files import PRIVATE_FLAGS, check_mode, identity_of, locked, open_lock
+from policyguard.fs.private_files import PRIVATE_FLAGS, Locked, check_mode, identity_of, open_lock
 from policyguard.fs.safe_open import open_plain, reason_of
 
 SLOT_BYTES = 16_384
@@ -101,7 +99,8 @@ class HeadFile:
         self.path = path
         self._handle = handle
         self._lock = lock
-        self._data = b""
+        # The bytes of each slot that `_head` was parsed from; None for a slot that is empty or cut short.
+        self._known: list[bytes | None] = [None, None]
         self._head: Head | None = None
         self._size = 0
         self._slot = 0
@@ -155,11 +154,14 @@ class HeadFile:
 
     def _read_slots(self) -> None:
         data = os.pread(self._handle, 2 * SLOT_BYTES, 0)
-        if data != self._data:
+        first, second = self._known
+        # What follows a whole slot says nothing: slots that begin as they did are the same.
+        if first is None or second is None or not (data.startswith(first) and data.startswith(second, SLOT_BYTES)):
             self._parse(data)
 
     def _parse(self, data: bytes) -> None:
-        slots = [_read_slot(data[:SLOT_BYTES]), _read_slot(data[SLOT_BYTES:])]
+        parts = (data[:SLOT_BYTES], data[SLOT_BYTES:])
+        slots = [_read_slot(part) for part in parts]
         order = [(-1, -1) if slot is None else (slot[0].generation, slot[1]) for slot in slots]
         newest = int(order[1] > order[0])
         chosen = slots[newest]
@@ -171,7 +173,8 @@ class HeadFile:
         before = (self._head.generation, self._size) if self._head is not None else (-1, -1)
         if max(order) < before:
             raise AuditError(f"head file `{self.path}` went back, expected generation and size of at least {before}")
-        self._data, self._slot = data, newest
+        self._known = [part if slot is not None else None for part, slot in zip(parts, slots, strict=True)]
+        self._slot = newest
         self._head, self._size = chosen if chosen is not None else (None, 0)
 
     def write(self, head: Head, size: int) -> Head:
@@ -183,23 +186,30 @@ class HeadFile:
         Raises:
             AuditError: the file is damaged, cannot be written, or has no room for it.
         """
-        with self._locked():
-            self._read_slots()
-            newest, newest_size = self._head, self._size
-            if newest is not None and (newest.generation, newest_size) > (head.generation, size):
-                return newest
-            body = _ENCODER.encode(head)
-            slot = b"%b %d %b\n" % (hashlib.sha256(body).hexdigest()[:16].encode(), len(body), body)
-            if len(slot) > SLOT_BYTES:
-                raise AuditError(f"head of {len(slot)} bytes is too large, expected at most {SLOT_BYTES}")
-            at = 1 - self._slot if newest is not None else 0
-            if os.pwrite(self._handle, slot, at * SLOT_BYTES) != len(slot):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            # What the file holds now, so that our own head is not parsed again at the next read.
-            start = at * SLOT_BYTES
-            self._data = self._data[:start].ljust(start, b"\0") + slot + self._data[start + len(slot) :]
-            self._head, self._size, self._slot = head, size, at
-        self._sync_in_time()
+        try:
+            with Locked(self._lock):
+                newest = self._write(head, size)
+        except OSError as problem:
+            raise self._unwritable(problem) from None
+        if newest is head:
+            self._sync_in_time()
+        return newest
+
+    def _write(self, head: Head, size: int) -> Head:
+        self._read_slots()
+        newest = self._head
+        if newest is not None and (newest.generation, self._size) > (head.generation, size):
+            return newest
+        body = _ENCODER.encode(head)
+        slot = b"%b %d %b\n" % (hashlib.sha256(body).hexdigest()[:16].encode(), len(body), body)
+        if len(slot) > SLOT_BYTES:
+            raise AuditError(f"head of {len(slot)} bytes is too large, expected at most {SLOT_BYTES}")
+        at = 1 - self._slot if newest is not None else 0
+        if os.pwrite(self._handle, slot, at * SLOT_BYTES) != len(slot):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        # What the file holds now, so that our own head is not parsed again at the next read.
+        self._known[at] = slot
+        self._head, self._size, self._slot = head, size, at
         return head
 
     def read_or_none(self) -> Head | None:
@@ -213,21 +223,21 @@ class HeadFile:
         """Replace the stored head, even by one with fewer entries, and sync the file.
 
         A crash in the middle leaves an empty file; a log with entries is refused without its head.
+
+        Raises:
+            AuditError: it cannot be written or synced.
         """
-        with self._locked():
-            os.ftruncate(self._handle, 0)
-            self._data, self._head, self._size, self._slot = b"", None, 0, 1
+        try:
+            with Locked(self._lock):
+                os.ftruncate(self._handle, 0)
+                self._known, self._head, self._size, self._slot = [None, None], None, 0, 1
+        except OSError as problem:
+            raise self._unwritable(problem) from None
         self.write(head, size)
         self.sync()
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Hold the file's lock; turn an error of the system into `AuditError`."""
-        try:
-            with locked(self._lock):
-                yield
-        except OSError as problem:
-            raise AuditError(f"head file `{self.path}` cannot be written: {reason_of(problem)}") from None
+    def _unwritable(self, problem: OSError) -> AuditError:
+        return AuditError(f"head file `{self.path}` cannot be written: {reason_of(problem)}")
 
     def _sync_in_time(self) -> None:
         """Sync now if the last sync was over a second ago, else schedule one within a second."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from policyguard.errors import AuditError
 
@@ -64,11 +62,16 @@ def open_lock(path: str) -> int:
     return os.open(path, PRIVATE_FLAGS, 0o600)
 
 
-@contextmanager
-def locked(handle: int) -> Iterator[None]:
-    """Hold the lock of an open lock file; only one process or thread has it at a time."""
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        fcntl.flock(handle, fcntl.LOCK_UN)
+class Locked:
+    """Holds the lock of an open lock file in a `with` block; only one process or thread has it at a time."""
+
+    __slots__ = ("_handle",)
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+
+    def __enter__(self) -> None:
+        fcntl.flock(self._handle, fcntl.LOCK_EX)
+
+    def __exit__(self, *_: object) -> None:
+        fcntl.flock(self._handle, fcntl.LOCK_UN)
