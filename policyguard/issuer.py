@@ -83,15 +83,17 @@ class Issuer:
         Raises:
             PoliciesMovedOn: another process has logged other policies of this epoch; the statements are to say so.
         """
-        statements, envelopes = list[PendingStatement](), list[Envelope]()
+        statements: list[PendingStatement] = []
+        envelopes: Sequence[Envelope] = ()
         decisions = DecisionsInTransaction(snapshot, facts, self._reservations(snapshot, facts))
         use = self._use(snapshot)
         if self._log.is_edited(use):
             use = msgspec.structs.replace(use, edited=True)
 
         def build() -> list[bytes]:
-            statements[:] = decisions.decide(lambda unused: self._state(snapshot, unused, recording, edited=use.edited))
-            envelopes[:] = self._seal([statement.payload for statement in statements], one_root=one_root)
+            nonlocal statements, envelopes
+            statements = decisions.decide(lambda unused: self._state(snapshot, unused, recording, edited=use.edited))
+            envelopes = self._seal([statement.payload for statement in statements], one_root=one_root)
             return [envelope.to_bytes() for envelope in envelopes] + decisions.write(statements, self._key)
 
         if decisions.is_needed:

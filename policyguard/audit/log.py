@@ -244,10 +244,12 @@ class Log:
 
     def _lead(self) -> None:
         """Commit the waiting leaves in one transaction, and give each waiter its receipts or its error."""
-        group, admitted = self._queue.take_group(), list[Waiter]()
+        group = self._queue.take_group()
+        admitted: list[Waiter] = []
 
         def build(_: Row | None) -> Sequence[bytes]:
-            admitted[:] = admit(group, self._seen.policies)  # Step 5.
+            nonlocal admitted
+            admitted = admit(group, self._seen.policies)  # Step 5.
             return [leaf for waiter in admitted for leaf in waiter.leaves]
 
         uses = [waiter.policies for waiter in group if waiter.policies is not None]
