@@ -89,13 +89,13 @@ def job_profile(inputs: JobInputs, shared: Mapping[str, str]) -> Profile:
         raise EvidenceError(f"the job cannot be confined: {reason}")
     executable = resolve_executable(inputs.argv, inputs.directory, inputs.environment)
     _check_stays_here(inputs)
-    tree, environments = _tree(inputs.directory), installations(executable)
+    tree, environments = _tree(inputs.directory), _environments(executable)
     outputs = [_resolved(folder, inputs) for folder in inputs.outputs.values()]
     for folder in outputs:
         _check_output(folder, (tree, *environments))
     paths = merge_rights(
         system_paths(),
-        {tree: "rx", executable: "rx", os.path.realpath(executable): "rx"},
+        {tree: "rx", os.path.realpath(executable): "rx"},
         dict.fromkeys(environments, "rx"),
         {_resolved(name, inputs): "r" for name in (*inputs.files, *inputs.checkpoints, *inputs.data.values())},
         dict.fromkeys(outputs, "rw"),
@@ -106,7 +106,7 @@ def job_profile(inputs: JobInputs, shared: Mapping[str, str]) -> Profile:
 
 def job_roots(inputs: JobInputs) -> dict[str, str]:
     """Map the placeholders of a job's profile to its folders."""
-    environments = installations(resolve_executable(inputs.argv, inputs.directory, inputs.environment))
+    environments = _environments(resolve_executable(inputs.argv, inputs.directory, inputs.environment))
     return {
         "{tree}": _tree(inputs.directory),
         **({"{env}": environments[0]} if environments else {}),
@@ -118,8 +118,8 @@ def job_roots(inputs: JobInputs) -> dict[str, str]:
 def _check_stays_here(inputs: JobInputs) -> None:
     """Refuse a command of which a known part hands the work to a process outside."""
     program = follow(inputs.argv, inputs.directory, inputs.environment, resolve_executable)
-    for path in (*program.started, program.path):
-        name = os.path.basename(path)
+    parts = (*program.started, program.path)
+    for name in (os.path.basename(name) for path in parts for name in (path, os.path.realpath(path))):
         if name in HANDING_OVER:
             raise EvidenceError(
                 f"the job cannot be confined: `{printable_name(name)}` hands it to a process outside",
@@ -136,6 +136,11 @@ def _check_output(folder: str, code: tuple[str, ...]) -> None:
                 f"output `{printable_name(folder)}`: would let the job change `{printable_name(part)}`",
                 help="name a folder of its own, such as /scratch/run-17",
             )
+
+
+def _environments(executable: str) -> tuple[str, ...]:
+    """List the folders of `installations` with links resolved: the kernel's rules are about folders, not names."""
+    return tuple(dict.fromkeys(os.path.realpath(prefix) for prefix in installations(executable)))
 
 
 def installations(executable: str) -> tuple[str, ...]:

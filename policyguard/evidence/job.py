@@ -29,6 +29,14 @@ INJECTION_VARIABLES: Mapping[str, str] = {
     "BASH_FUNC_": "a function that replaces a command in every bash below (prefix)",
     "ENV": "a file that an interactive POSIX shell runs first",
     "SHELLOPTS": "options, xtrace among them, of every bash below",
+    "ZDOTDIR": "the folder of the files that every zsh runs first",
+    "PERL5OPT": "options of every perl, modules to load among them",
+    "PERL5LIB": "folders whose modules perl takes first",
+    "RUBYOPT": "options of every ruby, files to load among them",
+    "RUBYLIB": "folders that ruby loads from first",
+    "NODE_OPTIONS": "options of every node, modules to load among them",
+    "NODE_PATH": "folders that node loads modules from",
+    "JULIA_LOAD_PATH": "folders that julia loads from",
     "PS4": "text that bash expands, commands in it too, when xtrace is on",
     "LD_PRELOAD": "a library loaded into every process before its own",
     "LD_AUDIT": "a library the dynamic linker calls for every symbol",
@@ -97,11 +105,12 @@ def injection_variables(environment: Mapping[str, str], argv: Sequence[str] = ()
 
     An argument such as `LD_PRELOAD=x.so` counts as one that is set: `env` and many launchers take it so.
     """
-    assigned = dict(argument.split("=", 1) for argument in argv if "=" in argument)
+    # The text of `bash -c` and `env -S` is one argument with several words; the same name may be given twice.
+    assigned = [word.split("=", 1) for argument in argv for word in (argument, *argument.split()) if "=" in word]
     prefixes = tuple(name for name in INJECTION_VARIABLES if name.endswith("_"))
     return {
         printable_name(name): printable_name(value)
-        for name, value in (*environment.items(), *assigned.items())
+        for name, value in (*environment.items(), *assigned)
         # INVARIANT I17: every known injection variable that is set is reported; an empty one has no effect.
         if value and (name in INJECTION_VARIABLES or name.startswith(prefixes))
     }

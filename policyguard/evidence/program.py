@@ -50,12 +50,15 @@ class ProgramCollector:
         return Collected(entries={PROGRAM: Fact(value, Assurance.MEASURED, self.name, now, bound=True)})
 
     def _record(self, inputs: JobInputs, program: Program) -> FrozenMap:
-        prefixes = (*SYSTEM_FOLDERS, *(prefix for path in program.started for prefix in installations(path)))
+        # Anybody can make a folder that resembles an environment; only the one of the command itself is measured.
+        prefixes = (*SYSTEM_FOLDERS, *installations(program.started[0] if program.started else ""))
         ours = program.started[:-1] if program.kind == "binary" else program.started
         foreign = [path for path in ours if path != program.path and not _comes_from(path, prefixes)]
         if foreign:
             # INVARIANT I15: a wrapper's name says nothing; only one of the system or of an environment is followed.
-            program = Program(kind="unknown", reason=f"`{foreign[0]}` is of neither the system nor an environment")
+            program = Program(
+                kind="unknown", reason=f"`{foreign[0]}` is of neither the system nor the command's environment"
+            )
         origin = "none"
         record: FrozenMap | dict[str, Value] = {}
         if program.path:

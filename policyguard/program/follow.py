@@ -12,7 +12,7 @@ import msgspec
 from policyguard.fs.safe_open import open_plain
 from policyguard.program.grammar import NotFollowed, Options, grammar, read_options
 from policyguard.program.interpreters import PYTHON, SHELL, plain_command, python_problem, read_python, shell_command
-from policyguard.program.wrappers import FOLDER_OPTIONS, MODULES, ONLY, WRAPPERS, Wrapper
+from policyguard.program.wrappers import FOLDER_OPTIONS, MODULES, ONLY, OPTION_VARIABLES, WRAPPERS, Wrapper
 
 MAX_STEPS = 16
 """More wrappers around wrappers than this nobody needs."""
@@ -185,6 +185,10 @@ class _Following:
             if arguments[:1] != (wrapper.subcommand,):
                 raise NotFollowed(f"`{name}` is not followed, expected `{name} {wrapper.subcommand}`")
             arguments = arguments[1:]
+        beginnings = OPTION_VARIABLES.get(name, ())
+        for variable in self._environment:
+            if variable.startswith(beginnings):
+                raise NotFollowed(f"`{variable}` gives `{name}` options")
         options = read_options(arguments, wrapper.options)
         self.options.append((name, options))
         for option, value in options.read:
@@ -214,6 +218,9 @@ class _Following:
         interpreter = os.fsdecode(start[2:].split(b"\n")[0]).split()
         if not interpreter or not os.path.isabs(interpreter[0]):
             raise NotFollowed(f"`{executable}` names no interpreter by its path")
+        name = os.path.basename(os.path.realpath(interpreter[0]))
+        if not (PYTHON.match(name) or SHELL.match(name) or name == "env"):
+            raise NotFollowed(f"`{executable}` is run by `{name}`, whose options and start files are not followed")
         self.started.append(interpreter[0])
         if os.path.basename(interpreter[0]) == "env":
             if len(interpreter) != 2:

@@ -8,7 +8,8 @@ import shlex
 from policyguard.program.grammar import Grammar, NotFollowed, Options, grammar, read_options
 
 PYTHON = re.compile(r"(?:python|pypy)(?:[0-9]+(?:\.[0-9]+)?t?)?\Z")
-SHELL = re.compile(r"(?:ba|da|k|z|a)?sh\Z")
+SHELL = re.compile(r"(?:ba|da|k|a)?sh\Z")
+"""Without zsh, which runs files of the home folder before every script."""
 
 CPYTHON = grammar(
     "-b -B -d -E -h -i -I -O -P -q -R -s -S -t -u -v -V -x -? --help --help-all --help-env --help-xoptions --version",

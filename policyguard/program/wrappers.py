@@ -45,37 +45,40 @@ _TORCHRUN = Wrapper(
 
 _ACCELERATE = Wrapper(
     options=grammar(
-        "--cpu --debug --downcast-bf16 --dynamo-use-dynamic --dynamo-use-fullgraph --dynamo-use-regional- "
-        "compilation --enable-cpu-affinity --fp8-use-autocast-during-eval --module --multi-gpu --no-python --no- "
-        "tpu-cluster --quiet --same-network --tpu --tpu-cluster --tpu-use-sudo --use-deepspeed --use-fsdp --use- "
-        "megatron-lm --use-parallelism-config -m -q",
-        "--config-file --deepspeed-config-file --deepspeed-exclusion- "
-        "filter --deepspeed-hostfile --deepspeed-inclusion-filter --deepspeed-moe-layer-cls-names --deepspeed- "
-        "multinode-launcher --dynamo-backend --dynamo-mode --fp8-amax-compute-algo --fp8-amax-history-len "
-        "--fp8-backend --fp8-enable-fsdp-float8-all-gather --fp8-format --fp8-interval --fp8-margin --fp8-opt-level "
-        "--fp8-override-linear-precision --fp8-pad-inner-dim --fsdp-activation-checkpointing --fsdp-activation- "
-        "checkpointing-offload --fsdp-auto-wrap-policy --fsdp-backward-prefetch --fsdp-cpu-ram-efficient-loading "
-        "--fsdp-forward-prefetch --fsdp-min-num-params --fsdp-offload-params --fsdp-reshard-after-forward --fsdp- "
-        "sharding-strategy --fsdp-state-dict-type --fsdp-sync-module-states --fsdp-transformer-layer-cls-to-wrap "
-        "--fsdp-use-orig-params --fsdp-version --gpu-ids --gradient-accumulation-steps --gradient-clipping --log- "
-        "dir --machine-rank --main-process-ip --main-process-port --main-training-function --max-restarts "
-        "--megatron-lm-attention-backend --megatron-lm-attention-dropout --megatron-lm-attention-softmax-in-fp32 "
-        "--megatron-lm-calculate-per-token-loss --megatron-lm-context-parallel-size --megatron-lm-decoder-last- "
-        "pipeline-num-layers --megatron-lm-eod-mask-loss --megatron-lm-expert-model-parallel-size --megatron-lm- "
-        "expert-tensor-parallel-size --megatron-lm-gradient-clipping --megatron-lm-hidden-dropout --megatron-lm-no- "
-        "load-optim --megatron-lm-no-save-optim --megatron-lm-num-micro-batches --megatron-lm-optimizer-cpu-offload "
+        "--cpu --debug --downcast-bf16 --dynamo-use-dynamic --dynamo-use-fullgraph "
+        "--dynamo-use-regional-compilation --enable-cpu-affinity --fp8-use-autocast-during-eval --module "
+        "--multi-gpu --no-python --no-tpu-cluster --quiet --same-network --tpu --tpu-cluster --tpu-use-sudo "
+        "--use-deepspeed --use-fsdp --use-megatron-lm --use-parallelism-config -m -q",
+        "--config-file --deepspeed-config-file --deepspeed-exclusion-filter --deepspeed-hostfile "
+        "--deepspeed-inclusion-filter --deepspeed-moe-layer-cls-names --deepspeed-multinode-launcher "
+        "--dynamo-backend --dynamo-mode --fp8-amax-compute-algo --fp8-amax-history-len --fp8-backend "
+        "--fp8-enable-fsdp-float8-all-gather --fp8-format --fp8-interval --fp8-margin --fp8-opt-level "
+        "--fp8-override-linear-precision --fp8-pad-inner-dim --fsdp-activation-checkpointing "
+        "--fsdp-activation-checkpointing-offload --fsdp-auto-wrap-policy --fsdp-backward-prefetch "
+        "--fsdp-cpu-ram-efficient-loading --fsdp-forward-prefetch --fsdp-min-num-params --fsdp-offload-params "
+        "--fsdp-reshard-after-forward --fsdp-sharding-strategy --fsdp-state-dict-type --fsdp-sync-module-states "
+        "--fsdp-transformer-layer-cls-to-wrap --fsdp-use-orig-params --fsdp-version --gpu-ids "
+        "--gradient-accumulation-steps --gradient-clipping --log-dir --machine-rank --main-process-ip "
+        "--main-process-port --main-training-function --max-restarts --megatron-lm-attention-backend "
+        "--megatron-lm-attention-dropout --megatron-lm-attention-softmax-in-fp32 "
+        "--megatron-lm-calculate-per-token-loss --megatron-lm-context-parallel-size "
+        "--megatron-lm-decoder-last-pipeline-num-layers --megatron-lm-eod-mask-loss "
+        "--megatron-lm-expert-model-parallel-size --megatron-lm-expert-tensor-parallel-size "
+        "--megatron-lm-gradient-clipping --megatron-lm-hidden-dropout --megatron-lm-no-load-optim "
+        "--megatron-lm-no-save-optim --megatron-lm-num-micro-batches --megatron-lm-optimizer-cpu-offload "
         "--megatron-lm-overlap-cpu-optimizer-d2h-h2d --megatron-lm-pp-degree --megatron-lm-recompute-activations "
         "--megatron-lm-recompute-granularity --megatron-lm-recompute-method --megatron-lm-recompute-num-layers "
-        "--megatron-lm-sequence-parallelism --megatron-lm-tp-degree --megatron-lm-use-custom-fsdp --megatron-lm- "
-        "use-distributed-optimizer --megatron-lm-use-precision-aware-optimizer --megatron-lm-use-rotary-position- "
-        "embeddings --mixed-precision --monitor-interval --mpirun-hostfile --num-cpu-threads-per-process --num- "
-        "machines --num-processes --offload-optimizer-device --offload-optimizer-nvme-path --offload-param-device "
-        "--offload-param-nvme-path --parallelism-config-cp-backend --parallelism-config-cp-comm-strategy "
-        "--parallelism-config-cp-size --parallelism-config-dp-replicate-size --parallelism-config-dp-shard-size "
-        "--parallelism-config-sp-attn-implementation --parallelism-config-sp-backend --parallelism-config-sp-seq- "
-        "length --parallelism-config-sp-seq-length-is-variable --parallelism-config-sp-size --parallelism-config- "
-        "tp-size --rdzv-backend --rdzv-conf --role --tee --zero-stage --zero3-init-flag --zero3-save-16bit- "
-        "model -t",
+        "--megatron-lm-sequence-parallelism --megatron-lm-tp-degree --megatron-lm-use-custom-fsdp "
+        "--megatron-lm-use-distributed-optimizer --megatron-lm-use-precision-aware-optimizer "
+        "--megatron-lm-use-rotary-position-embeddings --mixed-precision --monitor-interval --mpirun-hostfile "
+        "--num-cpu-threads-per-process --num-machines --num-processes --offload-optimizer-device "
+        "--offload-optimizer-nvme-path --offload-param-device --offload-param-nvme-path "
+        "--parallelism-config-cp-backend --parallelism-config-cp-comm-strategy --parallelism-config-cp-size "
+        "--parallelism-config-dp-replicate-size --parallelism-config-dp-shard-size "
+        "--parallelism-config-sp-attn-implementation --parallelism-config-sp-backend "
+        "--parallelism-config-sp-seq-length --parallelism-config-sp-seq-length-is-variable "
+        "--parallelism-config-sp-size --parallelism-config-tp-size --rdzv-backend --rdzv-conf --role --tee "
+        "--zero-stage --zero3-init-flag --zero3-save-16bit-model -t",
         argparse=True,
         abbreviates=False,
     ),
@@ -160,6 +163,13 @@ MODULES: Mapping[str, Wrapper] = {
     ),
 }
 """By the name of the module, for `python -m`."""
+
+OPTION_VARIABLES: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("torchrun", "torch.distributed.run", "torch.distributed.launch"), ("PET_",)),
+    **dict.fromkeys(("accelerate", "accelerate-launch", "accelerate.commands.launch"), ("ACCELERATE_",)),
+    "srun": ("SLURM_EXPORT_ENV", "SLURM_TASK_PROLOG", "SLURM_PROLOG", "SLURM_WORKING_DIR", "SLURM_REMOTE_CWD"),
+}
+"""Beginnings of the variables from which a program takes options."""
 
 FOLDER_OPTIONS = ("-C", "-D", "--chdir")
 """Options of `env` and `srun` that name the folder in which the command runs."""

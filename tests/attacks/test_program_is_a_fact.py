@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from policyguard.evidence.collector import JobInputs
+from policyguard.evidence.job import injection_variables
 from policyguard.evidence.program import PROGRAM, ProgramCollector
 from policyguard.model.request import Request
 from policyguard.values import FrozenMap
@@ -109,3 +110,45 @@ def test_a_link_named_python_to_ones_own_interpreter_is_not_followed(job: Path) 
     fake.write_bytes(Path("/bin/true").read_bytes())
     fake.chmod(0o755)
     assert measured(job, str(fake), "train.py")["kind"] == "unknown"
+
+
+def test_a_folder_that_only_resembles_an_environment_is_none(job: Path) -> None:
+    """`pyvenv.cfg` can be written by anybody; the environment that counts is the command's own, which is measured."""
+    fake = job.parent / "elsewhere" / "env" / "bin"
+    fake.mkdir(parents=True)
+    (fake.parent / "pyvenv.cfg").write_text("home = /usr/bin\n")
+    (fake / "python").write_bytes(Path("/bin/true").read_bytes())
+    (fake / "python").chmod(0o755)
+    assert measured(job, "/usr/bin/env", str(fake / "python"), "train.py")["kind"] == "unknown"
+    assert measured(job, "/usr/bin/nohup", str(fake / "python"), "train.py")["kind"] == "unknown"
+
+
+@pytest.mark.parametrize("variable", ["PET_NO_PYTHON", "PET_NPROC_PER_NODE"])
+def test_a_launcher_that_takes_options_from_variables_is_not_followed(job: Path, variable: str) -> None:
+    """`PET_NO_PYTHON=1 torchrun train.py` runs a `train.py` of PATH."""
+    argv = (sys.executable, "-m", "torch.distributed.run", "train.py")
+    assert measured(job, *argv)["origin"] == "commit"
+    assert variable in measured(job, *argv, **{variable: "1"})["reason"]
+
+
+def test_a_script_of_another_interpreter_is_not_followed(job: Path) -> None:
+    """perl takes modules from PERL5OPT, zsh runs files of the home folder."""
+    script = job / "run.pl"
+    script.write_text("#!/usr/bin/perl\n")
+    script.chmod(0o755)
+    git(job, "add", ".")
+    git(job, "commit", "-qm", "perl")
+    assert measured(job, str(script))["kind"] == "unknown"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("env", "PYTHONPATH=/evil", "python3", "train.py", "PYTHONPATH="),
+        ("bash", "-c", "env A=1 LD_PRELOAD=/evil.so python3 train.py"),
+        ("env", "-S", "env A=1 PYTHONPATH=/evil python3 train.py"),
+    ],
+)
+def test_an_assignment_in_a_text_or_given_twice_is_reported(argv: tuple[str, ...]) -> None:
+    assert set(injection_variables({}, argv)) & {"PYTHONPATH", "LD_PRELOAD"}
+    assert not injection_variables({}, ("python3", "train.py", "--name=PYTHONPATH"))

@@ -68,7 +68,7 @@ def supervise(
     directory: str,
     environment: Mapping[str, str],
     *,
-    start: Start = subprocess.Popen,
+    start: Start | None = None,
     alongside: Alongside | None = None,
     on_start: Callable[[int], None] | None = None,
     on_kill: Callable[[int], None] | None = None,
@@ -77,7 +77,8 @@ def supervise(
     """Run a command and return its exit status as a shell would: 128 + n if signal n ended it.
 
     Args:
-        argv, executable, directory, environment, start: the command, its program, folder and variables; starts it.
+        argv, executable, directory, environment, start: the command, its program, folder and variables; starts it,
+            `subprocess.Popen` if None.
         alongside, grace_s: entered while the command runs, and may end it; time between SIGTERM and SIGKILL then.
         on_start, on_kill: get its process id, and the signal that ended it unless that came through us or `alongside`.
 
@@ -86,7 +87,9 @@ def supervise(
     """
     has_terminal = os.isatty(0)
     with _Forwarder(has_terminal) as forwarder:
-        process = _started(start, argv, executable, directory, environment, None if has_terminal else 0)
+        process = _started(
+            start or subprocess.Popen, argv, executable, directory, environment, None if has_terminal else 0
+        )
         forwarder.adopt(process)
         if on_start is not None:
             on_start(process.pid)

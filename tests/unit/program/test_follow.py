@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import zipfile
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 from policyguard.evidence.job import resolve_executable
 from policyguard.program.follow import Program, follow
+from policyguard.program.wrappers import MODULES
+from policyguard.program.wrappers import WRAPPERS as WRAPPER_ROWS
 
 FILES = {
     "train.py": "print(1)\n",
@@ -207,3 +210,15 @@ def test_a_link_named_like_a_wrapper_is_what_it_leads_to(job: Path) -> None:
     program = followed(job, ["./torchrun", "python", "train.py"])
     assert program.path == str(job / "train.py")
     assert str(fake) in program.started
+
+
+def test_every_option_of_a_grammar_is_one() -> None:
+    """A line that was wrapped at a hyphen once made fragments of names into options."""
+    grammars = [wrapper.options for wrapper in (*WRAPPER_ROWS.values(), *MODULES.values())]
+    options = {option for rules in grammars for option in rules.flags | rules.values | rules.optional | rules.ending}
+    assert all(re.fullmatch(r"-[A-Za-z0-9]|--[a-z0-9]+(-[a-z0-9]+)*", option) for option in options)
+
+
+def test_long_options_of_accelerate_are_known(job: Path) -> None:
+    command = "accelerate launch --num_machines 2 --log_dir x --use_megatron_lm --num-processes=8 train.py"
+    assert followed(job, command).path == str(job / "train.py")
