@@ -307,7 +307,9 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "add_duration_timestamp": lambda a, b: in_timestamps(a + b),
     "add_duration_duration": lambda a, b: within(within(a) + within(b)),
     "subtract_timestamp_duration": lambda a, b: in_timestamps(a - b),
-    "subtract_timestamp_timestamp": lambda a, b: within(a - b),
+    "subtract_timestamp_timestamp": lambda a, b: within(
+        within((a // 10**9 - b // 10**9) * 10**9) + a % 10**9 - b % 10**9
+    ),
     "subtract_duration_duration": lambda a, b: within(within(a) - within(b)),
     "string_to_timestamp": timestamp,
     "string_to_duration": duration,

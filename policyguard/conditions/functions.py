@@ -160,6 +160,15 @@ def _spans(unit: int) -> Callable[[int], int]:
     return lambda duration: times.truncated(duration, unit)
 
 
+def _elapsed(until: int, since: int) -> int:
+    """Subtract timestamps as the CEL libraries do: an error where whole seconds alone overflow.
+
+    So a difference within a second of 2^63 nanoseconds, 292 years, may be an error though it would fit.
+    """
+    int64((until // NANOSECONDS_PER_S - since // NANOSECONDS_PER_S) * NANOSECONDS_PER_S)
+    return int64(until - since)
+
+
 def _timestamp_of(whole_s: int) -> int:
     return times.in_timestamp_range(whole_s * NANOSECONDS_PER_S)
 
@@ -193,7 +202,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "add_duration_timestamp": lambda a, b: times.in_timestamp_range(a + b),
     "add_duration_duration": lambda a, b: int64(int64(a) + int64(b)),
     "subtract_timestamp_duration": lambda a, b: times.in_timestamp_range(a - b),
-    "subtract_timestamp_timestamp": lambda a, b: int64(a - b),
+    "subtract_timestamp_timestamp": _elapsed,
     "subtract_duration_duration": lambda a, b: int64(int64(a) - int64(b)),
     "string_to_timestamp": times.parse_timestamp,
     "string_to_duration": times.parse_span,

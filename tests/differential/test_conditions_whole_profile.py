@@ -100,6 +100,20 @@ def test_four_evaluators_agree(part: int) -> None:
     assert compared // 10 < outcomes["compiled code answered"] < compared, outcomes
 
 
+@pytest.mark.parametrize(
+    ("since", "outcome"), [("1ns", "error"), ("0s", "True"), ("-1ns", "True"), ("-854775807ns", "True")]
+)
+def test_a_difference_within_a_second_of_292_years_is_what_the_library_says(since: str, outcome: str) -> None:
+    """Found by a million comparisons: the library multiplies the whole seconds first, which overflows."""
+    world = Conditions(1).world()
+    world["resource"] = {**world["resource"], "started": 253_402_300_799 * 10**9}
+    earlier = f'((resource.started - duration("{since}")) - duration("9223372036s"))'
+    text = f'resource.started - {earlier} > duration("1s")'
+    expression = checked(text)
+    assert expression is not None
+    assert in_four_ways(expression, text, [world])[outcome] == 1
+
+
 def test_the_library_compares_conditions() -> None:
     """The comparison is not empty: the library evaluates macros over computed values, and sees overflow in them."""
     assert LIBRARY is not None

@@ -162,11 +162,10 @@ def test_a_worker_without_the_list_starts_nothing(pinned: CliLab) -> None:
     path.unlink()
     assert revoke(pinned, "refresh").code == 0
     assert verified(pinned).code == 0
-    assert pinned.here("doctor", "--json").data == {
-        **pinned.here("doctor", "--json").data,
-        "healthy": True,
-        "notes": [note for note in pinned.here("doctor", "--json").data["notes"] if "selfIssued: accept" in note],
-    }
+    doctor = pinned.here("doctor", "--json").data
+    assert doctor["healthy"]
+    assert any("selfIssued: accept" in note for note in doctor["notes"])
+    assert not any("revocation" in note or "V12" in note for note in doctor["notes"])
 
 
 def test_a_list_that_others_signed_is_not_continued(pinned: CliLab) -> None:

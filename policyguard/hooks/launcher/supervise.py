@@ -77,9 +77,8 @@ def supervise(
     """Run a command and return its exit status as a shell would: 128 + n if signal n ended it.
 
     Args:
-        argv, executable, directory, environment, start: the command, its program, folder and variables; starts it,
-            `subprocess.Popen` if None.
-        alongside, grace_s: entered while the command runs, and may end it; time between SIGTERM and SIGKILL then.
+        argv, executable, directory, environment: the command, its program, folder and variables.
+        start, alongside: starts it, in place of `Popen`; entered while it runs, and may end it.
         on_start, on_kill: get its process id, and the signal that ended it unless that came through us or `alongside`.
 
     Raises:
@@ -87,9 +86,7 @@ def supervise(
     """
     has_terminal = os.isatty(0)
     with _Forwarder(has_terminal) as forwarder:
-        process = _started(
-            start or subprocess.Popen, argv, executable, directory, environment, None if has_terminal else 0
-        )
+        process = _started(start, argv, executable, directory, environment, None if has_terminal else 0)
         forwarder.adopt(process)
         if on_start is not None:
             on_start(process.pid)
@@ -108,7 +105,7 @@ def supervise(
 
 
 def _started(
-    start: Start,
+    start: Start | None,
     argv: Sequence[str],
     executable: str,
     directory: str,
@@ -116,7 +113,9 @@ def _started(
     group: int | None,
 ) -> subprocess.Popen[bytes]:
     try:
-        return start(list(argv), executable=executable, cwd=directory, env=dict(environment), process_group=group)
+        return (start or subprocess.Popen)(
+            list(argv), executable=executable, cwd=directory, env=dict(environment), process_group=group
+        )
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or str(problem)
         raise EvidenceError(f"`{printable_name(executable)}`: cannot be started: {reason.lower()}") from problem
