@@ -96,6 +96,22 @@ def test_a_crash_in_the_middle_of_a_write_leaves_the_head_before(location: HeadL
         )
 
 
+def test_an_open_reader_notices_a_slot_that_was_cut_short_and_then_completed(
+    location: HeadLocation, file: HeadFile
+) -> None:
+    """A reader compares slots with those that it parsed; a part of a slot begins as the whole one does."""
+    file.write(head_of(1), 1)
+    file.write(head_of(2), 2)
+    whole = Path(file.path).read_bytes()
+    for length in range(0, len(whole) - SLOT_BYTES - 1, 7):
+        Path(file.path).write_bytes(whole[: SLOT_BYTES + length])
+        reader = HeadFile.open(location, ORIGIN)
+        assert reader.read() == (head_of(1), 1)
+        Path(file.path).write_bytes(whole)
+        assert reader.read() == (head_of(2), 2)
+        reader.close()
+
+
 def test_older_bytes_in_an_open_head_file_are_refused(file: HeadFile) -> None:
     """In place, so that the file is the one that was opened."""
     file.write(head_of(1), 1)
