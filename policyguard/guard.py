@@ -26,10 +26,18 @@ from policyguard.errors import AccessDenied, ConfigurationError
 from policyguard.evidence.collector import Collectors, JobInputs, gather
 from policyguard.issuer import Issuer, policy_use
 from policyguard.keyfiles import read_private_key
-from policyguard.model.decision import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S, MAX_LIFETIME_S, Decision
+from policyguard.model.decision import (
+    AUDIENCE,
+    DEFAULT_AUDIENCE,
+    DEFAULT_LIFETIME_S,
+    MAX_LIFETIME_S,
+    Decision,
+    is_audience,
+)
 from policyguard.model.facts import Facts, claims
 from policyguard.model.request import Request
 from policyguard.policy_store.load import load_snapshot, stamp_of
+from policyguard.text import quoted
 from policyguard.values import Instant
 
 if TYPE_CHECKING:
@@ -78,6 +86,8 @@ class Guard:
             raise ValueError(
                 f"lifetime_s: found {lifetime_s}, expected 1 to {MAX_LIFETIME_S} whole seconds, at most 366 days"
             )
+        if not is_audience(audience):
+            raise ConfigurationError(f"audience: found {quoted(audience)}, expected {AUDIENCE}")
         self._snapshot = snapshot
         self._key = key
         self._log = log
@@ -330,7 +340,7 @@ class Guard:
             argv,
             directory,
             os.environ if environment is None else environment,
-            account=subject or caller.name,
+            account=caller.name if subject is None else subject,
         )
         if self._check_folder is not None:
             self._check_folder(inputs.directory)

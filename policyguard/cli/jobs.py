@@ -68,7 +68,7 @@ def measure_job(
     Raises:
         RequestError: the job file cannot be used, or names a subject different from `subject`.
     """
-    account = subject or calling_account(measurement.accounts).name
+    account = calling_account(measurement.accounts).name if subject is None else subject
     request, inputs = read_job_file(path, argv, None, environment, account=account)
     if confinement:
         inputs = with_confinement(inputs, **confinement)

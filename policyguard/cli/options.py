@@ -8,17 +8,27 @@ from typing import Any, TypeVar
 
 import click
 
+from policyguard.model.decision import AUDIENCE, is_audience
+from policyguard.text import quoted
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 _CONFIG = "policyguard.config"
 _FILE = click.Path(path_type=Path)
+
+
+def _audience(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
+    if text is not None and not is_audience(text):
+        raise click.BadParameter(f"found {quoted(text)}, expected {AUDIENCE}")
+    return text
+
 
 policies_option = click.option("--policies", type=_FILE, help="Policy folder or compiled snapshot.")
 key_option = click.option("--key", type=_FILE, help="Private key file that signs.")
 log_option = click.option("--log", type=_FILE, help="Decision log, an SQLite file.")
 state_dir_option = click.option("--state-dir", type=_FILE, help="Folder of the log's head file.")
 trust_option = click.option("--trust", type=_FILE, help="What a verifier accepts, trust.yaml.")
-audience_option = click.option("--audience", help="The cluster or host that decisions are for.")
+audience_option = click.option("--audience", callback=_audience, help="The cluster or host that decisions are for.")
 observed_option = click.option(
     "--observed", multiple=True, metavar="PATH", help="An attribute that the calling platform itself saw."
 )

@@ -42,9 +42,9 @@ from policyguard.config.measurement import NOTHING_CONFIGURED, SECTIONS, Measure
 from policyguard.config.paths import PATHS
 from policyguard.errors import ConfigurationError, PolicyErrors
 from policyguard.fs.safe_open import read_bounded
-from policyguard.model.decision import DEFAULT_LIFETIME_S, MAX_LIFETIME_S
+from policyguard.model.decision import AUDIENCE, DEFAULT_LIFETIME_S, MAX_LIFETIME_S, is_audience
 from policyguard.policy.reader import read_value
-from policyguard.text import quoted_list
+from policyguard.text import quoted, quoted_list
 from policyguard.values import FrozenMap, Value, name_of, parse_duration_s
 
 FILE_NAME = "policyguard.yaml"
@@ -148,6 +148,8 @@ def _with(config: Config, name: str, text: str) -> Config:
     if name == "witness":
         return replace(config, witness=text)
     if name == "audience":
+        if not is_audience(text):
+            raise ConfigurationError(f"{config.source}: audience: found {quoted(text)}, expected {AUDIENCE}")
         return replace(config, audience=text)
     if name == "signedCommits":
         if text != "required":

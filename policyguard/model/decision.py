@@ -18,6 +18,16 @@ DEFAULT_AUDIENCE = "local"
 """The audience of a decision if none is configured."""
 
 
+MAX_AUDIENCE_CHARS = 512
+AUDIENCE = "a name without spaces, at most 512 printable ASCII characters"
+"""What an audience is, for errors."""
+
+
+def is_audience(text: str) -> bool:
+    """Return True for a name that decisions can be for: printable ASCII without spaces, 1 to 512 characters."""
+    return 0 < len(text) <= MAX_AUDIENCE_CHARS and text.isascii() and text.isprintable() and " " not in text
+
+
 class UnmetQuorum(msgspec.Struct, frozen=True):
     """A quorum that is not met: how many persons are missing, from which roles, and rejected approvals."""
 

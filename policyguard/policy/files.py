@@ -28,9 +28,14 @@ MAX_FILES = 1_000
 MAX_TOTAL_BYTES = 64 * 1024 * 1024
 MAX_FOLDER_DEPTH = 16
 
-_LIKE_YAML = re.compile(r"\.(?:ya?ml(?![a-z0-9])|yam$|ymal$|yalm$)")
+_LIKE_YAML = re.compile(r"\.(?:ya?ml(?![a-z])|yam$|ymal$|yalm$)")
 _SWAP = re.compile(r"\.sw[a-z]$")
 """Swap files of editors."""
+
+_PROSE = (".md", ".rst", ".html")
+"""Suffixes of pages about policies, which quote them."""
+
+_IS_POLICY = re.compile(rb"[\"']?apiVersion[\"']?[ \t]*:[ \t]*[\"']?policyguard/v")
 
 _RETRY = "try again when nothing changes the folder"
 
@@ -104,7 +109,9 @@ def _walk(folder: str, depth: int, unread: list[PolicyError]) -> Iterator[str]:
         listed = sorted(entries, key=lambda entry: entry.name)
     for entry in listed:
         if entry.name.startswith("."):
-            if not entry.is_dir() and entry.is_file():
+            if entry.is_dir(follow_symlinks=False):
+                unread += _unread_below(entry, depth)
+            elif not entry.is_dir() and entry.is_file():
                 unread += _unread_errors(entry)
             continue
         if entry.is_dir(follow_symlinks=False):
@@ -121,8 +128,9 @@ def _walk(folder: str, depth: int, unread: list[PolicyError]) -> Iterator[str]:
 def _unread_errors(entry: os.DirEntry[str]) -> Iterator[PolicyError]:
     """Yield an error for a file that has a policy's name or content but would not be read."""
     name = entry.name.lower()
-    is_yaml = _LIKE_YAML.search(name) is not None and _SWAP.search(name) is None
-    if not is_yaml and not (name.endswith(".json") and _holds_policy(entry.path)):
+    if _SWAP.search(name) is not None:
+        return
+    if _LIKE_YAML.search(name) is None and (name.endswith(_PROSE) or not _holds_policy(entry)):
         return
     stem = entry.name.strip(".#~").partition(".")[0] or "policies"
     yield PolicyError(
@@ -132,11 +140,35 @@ def _unread_errors(entry: os.DirEntry[str]) -> Iterator[PolicyError]:
     )
 
 
-def _holds_policy(path: str) -> bool:
-    descriptor, _ = open_plain(os.path.realpath(path))
+def _unread_below(folder: os.DirEntry[str], depth: int) -> Iterator[PolicyError]:
+    """Yield an error for each policy file below a hidden folder, which is not read.
+
+    Left out are a repository's `.git`, and the folders `..data` and `..TIMESTAMP` of a mounted ConfigMap, to which its
+    links lead.
+    """
+    if folder.name == ".git" or folder.name.startswith("..") or depth == 0:
+        return
+    with os.scandir(folder.path) as entries:
+        listed = sorted(entries, key=lambda entry: entry.name)
+    for entry in listed:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _unread_below(entry, depth - 1)
+        elif entry.is_file() and _holds_policy(entry):
+            yield PolicyError(
+                "found a policy file in a hidden folder, which is not read",
+                span=Span(_name(entry.path), 1, 1),
+                help="move it into a folder whose name does not begin with a dot, or out of the policies",
+            )
+
+
+def _holds_policy(entry: os.DirEntry[str]) -> bool:
+    if not entry.is_file():
+        return False
+    descriptor, _ = open_plain(os.path.realpath(entry.path))
     with open(descriptor, "rb") as file:
         data = file.read(MAX_FILE_BYTES)
-    return b"policyguard/v" in data or b"apiVersion" in data
+    is_json = entry.name.lower().endswith(".json")
+    return _IS_POLICY.search(data) is not None or (is_json and (b"policyguard/v" in data or b"apiVersion" in data))
 
 
 def _read_all(folder: str, listing: Mapping[str, Version]) -> dict[str, bytes]:

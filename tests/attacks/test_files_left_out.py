@@ -23,6 +23,13 @@ LEFT_OUT = {
     "in JSON, capitals": "deny.JSON",
     "a slip of the pen": "deny.ymal",
     "in a folder below": "more/deny.YAML",
+    "a digit too many": "deny.yaml2",
+    "without a suffix": "deny",
+    "another suffix": "deny.txt",
+    "JSON with comments": "deny.jsonc",
+    "a letter of another script": "deny.y\u0430ml",
+    "in a hidden folder": ".old/deny.yaml",
+    "far below a hidden folder": ".old/more/deny.yaml",
 }
 FINE = (
     "README.md",
@@ -39,7 +46,7 @@ FINE = (
 def folder(root: Path, name: str, text: str) -> Path:
     (root / "allow.yaml").write_text("kind: Policy\n")
     file = root / name
-    file.parent.mkdir(exist_ok=True)
+    file.parent.mkdir(exist_ok=True, parents=True)
     file.write_text(text)
     return root
 
@@ -47,11 +54,14 @@ def folder(root: Path, name: str, text: str) -> Path:
 @pytest.mark.parametrize("name", LEFT_OUT.values(), ids=LEFT_OUT)
 def test_a_policy_that_would_not_be_read_stops_the_load(name: str, tmp_path: Path) -> None:
     """INVARIANT I6: deciding, `lint` and `compile` read the folder by this one function."""
-    with pytest.raises(PolicyErrors, match="would not be read") as caught:
+    with pytest.raises(PolicyErrors, match=r"not (be )?read") as caught:
         read_folder(folder(tmp_path, name, '{"apiVersion": "policyguard/v1", "kind": "Policy"}'))
     (error,) = caught.value.errors
     assert "deny" in str(error.span)
-    assert error.help == "rename it to `deny.yaml`, or move it out of the folder"
+    expected = (
+        "whose name does not begin with a dot" if name.startswith(".old") else "rename it to `deny.yaml`, or move"
+    )
+    assert expected in str(error.help)
 
 
 @pytest.mark.parametrize(
@@ -86,3 +96,12 @@ def test_a_policy_that_would_not_be_read_has_the_code_of_a_mistake_in_policies(
 def test_what_is_no_policy_may_lie_beside(name: str, tmp_path: Path) -> None:
     """The twins: documentation, data of adapters, other JSON, folders of tools."""
     assert list(read_folder(folder(tmp_path, name, "{}"))) == [str(tmp_path / "allow.yaml")]
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", ".git/hooks/sample.yaml", "..2026_11_28/deny.yaml", ".venv/lib/config.yaml"]
+)
+def test_pages_about_policies_and_hidden_folders_of_others_may_lie_beside(name: str, tmp_path: Path) -> None:
+    """A page quotes policies; git and a ConfigMap keep copies in hidden folders; a tool's files are no policies."""
+    text = "key: value\n" if name.startswith(".venv") else "```yaml\napiVersion: policyguard/v1\n```\n"
+    assert len(read_folder(folder(tmp_path, name, text))) == 1

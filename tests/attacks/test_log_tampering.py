@@ -6,6 +6,7 @@ import hashlib
 import re
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -327,3 +328,21 @@ def test_digest_of_the_file_is_unchanged_by_checking(path: Path) -> None:
     with SqliteStore.open(path, read_only=True) as store:
         check_log(store, (Log.open(store, LOG_KEY).verifier,))
     assert before == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "trigger",
+    [
+        "create trigger t before insert on entries begin select raise(ignore); end",
+        "create trigger t after insert on entries begin delete from entries where idx = new.idx; end",
+    ],
+)
+def test_a_trigger_that_swallows_entries_releases_nothing(tmp_path: Path, trigger: str) -> None:
+    """Somebody who may write the log teaches it to forget while a guard is running."""
+    path = tmp_path / "audit.db"
+    with Log.open(path, LOG_KEY, ORIGIN, create=True) as log:
+        log.append(b"entry 0: allow")
+        with closing(sqlite3.connect(path)) as other:
+            other.execute(trigger)
+        with pytest.raises(AuditError):
+            log.append(b"entry 1: deny")

@@ -168,6 +168,10 @@ class SqliteStore:
                 execute(_INSERT, structs.astuple(rows[0]))
             else:
                 self._connection.executemany(_INSERT, map(structs.astuple, rows))
+            stored = execute(_LAST).fetchone()
+            # INVARIANT I12: a trigger that somebody added to the file does not take away what is acknowledged.
+            if rows and (stored is None or (stored[0], stored[2]) != (rows[-1].entry, rows[-1].hashes)):
+                raise AuditError(f"log `{self.path}`: an entry was not stored as it was written; nothing was released")
             execute("COMMIT")
             if self._location is not None:
                 # INVARIANT I12: what went into a file that was taken away meanwhile is not acknowledged.

@@ -74,7 +74,7 @@ def command(
     confinement = take_confinement(chosen)
     config = operator_settings(current_folder(), **chosen)
     caller = calling_account(config.measurement.accounts, config.measurement.speak_for)
-    request, inputs = read_job_file(job, argv, None, os.environ, account=subject or caller.name)
+    request, inputs = read_job_file(job, argv, None, os.environ, account=caller.name if subject is None else subject)
     inputs = with_confinement(inputs, **confinement)
     if out is not None:
         check_replaceable(out)
