@@ -127,7 +127,7 @@ def _grouped(log: Log, key: PrivateKey) -> Callable[[Sequence[Decision]], object
 
 
 def _rooted(log: Log, key: PrivateKey) -> Callable[[Sequence[Decision]], object]:
-    """Return what `Guard.issue_many` does with decisions."""
+    """Make the function that logs groups of decisions as `Guard.issue_many` does."""
 
     def append(group: Sequence[Decision]) -> object:
         envelopes = sign_batch([statement(decision) for decision in group], PAYLOAD_TYPE, (key,))

@@ -45,7 +45,7 @@ class Watch:
 
 
 def soak(seconds: float = 10.0, threads: int = 4) -> Section:
-    """Return what happened in so many seconds of reloading and deciding, and the growth after 50,000 strangers."""
+    """Count what happens in this number of seconds of reloading and deciding, and the growth after 50,000 strangers."""
     labs = [Workload.build(RULES, seed=seed, questions=60) for seed in (SEED, SEED + 1)]
     watch = _watch(labs)
     workers = [threading.Thread(target=_decide, args=(watch,)) for _ in range(threads)]

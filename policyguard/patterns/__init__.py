@@ -1,5 +1,5 @@
 """Patterns of paths and ids: matching, and whether two of them can match the same id. Opens nothing.
 
-What ids may contain is checked elsewhere, in `model/request.py`. Read in this order: `glob.py`, `id_pattern.py`,
+What ids may contain is checked elsewhere, in `model/ids.py`. Read in this order: `glob.py`, `id_pattern.py`,
 `overlap.py`.
 """

@@ -13,7 +13,7 @@ from policyguard.exit_codes import FINDINGS, OK
 from policyguard.policy.files import read_folder
 from policyguard.testing.junit import to_junit
 from policyguard.testing.run import Outcome, run_tests, verdict
-from policyguard.text import counted
+from policyguard.text import counted, quoted
 
 
 @click.command("test")
@@ -22,11 +22,16 @@ from policyguard.text import counted
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option("-k", "--filter", "part", default="", metavar="TEXT", help="Only tests whose name contains TEXT.")
 def command(folder: Path | None, form: str, as_json: bool, part: str) -> int:
-    """Run the tests of the policies in FOLDER. Exits with 1 if one fails, or if there is none."""
+    """Run the tests of the policies in FOLDER. Exits with 1 if one fails, or if none was run."""
     outcomes = run_tests(read_folder(needed(author_settings(policies=folder), "policies")))
+    if not outcomes:
+        say("no tests, expected documents of `kind: Tests` beside the policies", err=True)
     chosen = tuple(outcome for outcome in outcomes if part in outcome.case.name)
     _FORMATS["json" if as_json else form](chosen)
-    return OK if chosen and not any(outcome.problem for outcome in chosen) else FINDINGS
+    if outcomes and not chosen:
+        say(f"no test has {quoted(part)} in its name, expected a part of the name of one of {len(outcomes)}", err=True)
+    has_run = any(outcome.decision is not None for outcome in chosen)
+    return OK if has_run and not any(outcome.problem for outcome in chosen) else FINDINGS
 
 
 def _say_text(outcomes: Sequence[Outcome]) -> None:
@@ -42,9 +47,6 @@ def _say_text(outcomes: Sequence[Outcome]) -> None:
     failed = sum(1 for outcome in outcomes if outcome.problem)
     skipped = sum(1 for outcome in outcomes if outcome.case.skip is not None)
     passed = sum(1 for outcome in outcomes if outcome.passed)
-    if not outcomes:
-        say("no tests, expected documents of `kind: Tests` beside the policies", fg="red")
-        return
     say(f"{counted(passed, 'test')} passed, {failed} failed, {skipped} skipped", fg="red" if failed else "green")
 
 

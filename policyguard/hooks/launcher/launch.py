@@ -1,6 +1,6 @@
 """Starts a job only under a signed allow, and only if it still is what the decision was about.
 
-    L1  decide: collect, decide, sign, log (design section 6, steps 2 to 6); a deny ends here
+    L1  decide: collect, decide, sign, log; a deny ends here
     L2  measure again: the same collectors, just before the start
     L3  verify: steps V1 to V12 on the very bytes the job will carry, with the facts of L2
     L4  start the program that was measured, by its path, with the decision in its environment; confined if it was

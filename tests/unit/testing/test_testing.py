@@ -205,7 +205,16 @@ def test_the_verb_exits_with_one_if_a_test_fails(tmp_path: Path, capsys: pytest.
 def test_the_verb_exits_with_one_if_there_is_no_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "policies.yaml").write_text(POLICIES)
     assert run_command(["test", str(tmp_path)]) == 1
-    assert "no tests" in capsys.readouterr().out
+    assert "no tests" in capsys.readouterr().err
+
+
+def test_the_verb_exits_with_one_if_no_test_was_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All skipped, or a slip of the pen in -k: nothing was shown to hold."""
+    write(tmp_path, case("deny", skip="later"))
+    assert run_command(["test", str(tmp_path)]) == 1
+    assert "0 tests passed, 0 failed, 1 skipped" in capsys.readouterr().out
+    assert run_command(["test", str(write(tmp_path, case("allow"))), "-k", "a tset"]) == 1
+    assert "no test has `a tset` in its name" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["lint", "compile"])

@@ -129,7 +129,7 @@ def in_log(signed: SubmittedApproval, config: Config, signers: Signers) -> dict[
     key = read_private_key(needed(config, "key"), passphrase=read_passphrase())
     known = _entry_of(path, line)
     if known is not None:
-        return {"entry": f"{known} of {path}, where it stood already"}
+        return {"entry": f"{known} of {path}, which has it already"}
     with Log.open(path, key, create=True, state_dir=config.state_dir) as log:
         receipt = log.append(approval_leaf(line, key))
     return {"entry": f"{receipt.index} of {path}"}
