@@ -116,12 +116,17 @@ def exists_one(world: World, variable: str, source: Tree, body: Tree, _: Tree | 
     return [evaluate(body, {**world, variable: item}) for item in evaluate(source, world)].count(True) == 1
 
 
+def in_order(source: Tree, world: World) -> list[Any]:
+    value = evaluate(source, world)
+    return sorted(value) if isinstance(value, dict) else list(value)
+
+
 def filter_(world: World, variable: str, source: Tree, body: Tree, _: Tree | None) -> list[Any]:
-    return [item for item in evaluate(source, world) if evaluate(body, {**world, variable: item})]
+    return [item for item in in_order(source, world) if evaluate(body, {**world, variable: item})]
 
 
 def map_(world: World, variable: str, source: Tree, body: Tree, only: Tree | None) -> list[Any]:
-    elements = filter_(world, variable, source, only, None) if only else list(evaluate(source, world))
+    elements = filter_(world, variable, source, only, None) if only else in_order(source, world)
     return [evaluate(body, {**world, variable: item}) for item in elements]
 
 

@@ -54,6 +54,7 @@ _GLOBALS: dict[str, Any] = {
     "is_listed": Budget.is_listed,
     "charged": Budget.call,
     "within": within,
+    "in_order": sorted,
     **FUNCTIONS,
 }
 """All globals of a compiled condition: no other builtins, no import."""
@@ -166,8 +167,11 @@ class _Builder:
 
     def source(self, node: Quantifier) -> ast.expr:
         if self.counts:
-            return _called("visit", _load("budget"), self.value(node.range))
-        return _called("within", self.value(node.range), ast.Constant(self.max_cost))
+            source = _called("visit", _load("budget"), self.value(node.range))
+        else:
+            source = _called("within", self.value(node.range), ast.Constant(self.max_cost))
+        lists_keys = node.kind in ("map", "filter") and node.range.type.startswith("map(")
+        return _called("in_order", source) if lists_keys else source
 
     def loop(self, node: Quantifier) -> ast.stmt:
         source = self.source(node)

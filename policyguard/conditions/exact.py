@@ -324,6 +324,9 @@ def _quantifier(node: Quantifier, names: _Names) -> Any:
     if not isinstance(source, (list, tuple, Mapping)):
         return EvalError(f"`{render(node.range)}` is {name_of(source)}, expected a list or a map", node.offset)
     names[_BUDGET].visit(source)
+    if isinstance(source, Mapping) and node.kind in ("map", "filter"):
+        # The digest of a request does not know the order of a map's keys, so no decision may depend on it.
+        source = sorted(source)
     return _MACROS[node.kind](node, _bindings(names, node.variable, source))
 
 
