@@ -67,9 +67,7 @@ def test_what_somebody_else_signed_is_taken_in(form: str, logged: CliLab) -> Non
         next(logged.folder.glob("user-omar-*.json")).rename(logged.path("omar.json"))
     taken = logged.here("approve", "--add", "omar.json")
     assert (taken.code, taken.out) == (0, "omar.json: entry 1 of audit.db\n")
-    assert (
-        logged.here("approve", "--add", "omar.json").out == "omar.json: entry 1 of audit.db, where it stood already\n"
-    )
+    assert logged.here("approve", "--add", "omar.json").out == "omar.json: entry 1 of audit.db, which has it already\n"
     assert by_decide(logged).code == 0
 
 

@@ -320,12 +320,14 @@ def test_ids_are_forgotten_a_quarter_at_a_time(tmp_path: Path) -> None:
 
 def test_a_store_of_used_decisions_is_closed_once(tmp_path: Path) -> None:
     """Two stores on one file share a connection: closing one of them twice does not close the other."""
+    open_before = dict(open_databases._OPEN)
     one, two = UsedDecisions.open(tmp_path / "used.db"), UsedDecisions.open(tmp_path / "used.db")
+    assert len(open_databases._OPEN) == len(open_before) + 1
     one.close()
     one.close()
     assert two.use("d", NOW)
     two.close()
-    assert open_databases._OPEN == {}
+    assert open_before == open_databases._OPEN
 
 
 def test_a_decision_is_not_named_like_a_revocation_list(tmp_path: Path) -> None:
