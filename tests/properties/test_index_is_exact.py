@@ -6,9 +6,10 @@ edges of the integers; attributes, records, fields, maps and keys that are there
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -385,6 +386,75 @@ def test_the_index_visits_every_rule_that_could_fire_or_err(policies: PolicySet,
     indexed, scanned = snapshot_of(policies), scanning(policies)
     for question in questions:
         assert told(Engine(indexed).decide(question, NOW)) == told(Engine(scanned).decide(question, NOW))
+
+
+@pytest.mark.parametrize("effect", get_args(Effect))
+@pytest.mark.parametrize("guarded", [False, True], ids=["unguarded", "guarded"])
+@pytest.mark.parametrize("code", [None, {}, {"lines": 2}], ids=["no record", "no field", "both"])
+def test_the_index_leaves_out_no_rule_whose_field_is_absent(
+    effect: Effect, guarded: bool, code: dict[str, Any] | None
+) -> None:
+    """An unguarded deny of an absent field is an error that refuses, so the index may not hide it."""
+    lines = Select(_CODE, "lines", "int")
+    when = [_call("equals", lines, _constant(number)) for number in range(4)]
+    if guarded:
+        when = [_call("logical_and", Has(_CODE, "lines"), test) for test in when]
+    policies = _one_field_policies(effect, when)
+    entries = {} if code is None else {"resource.code": Fact(_frozen(code), Assurance.ATTESTED, "test", NOW)}
+    request = Request(Entity("user", "ann"), "job:use", Entity("job", "team/red/run"))
+    question = Facts(request, entries, EMPTY_MAP, (), ())
+    indexed = Engine(snapshot_of(policies)).decide(question, NOW)
+    assert told(indexed) == told(Engine(scanning(policies)).decide(question, NOW))
+    # With guards only the absence of the record, which `has` itself reads, is an error.
+    is_error = code is None or (code == {} and not guarded)
+    assert bool(indexed.errored) is is_error
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "allowed"),
+    [
+        ("job", "team/main/red/a", False),
+        ("node", "org/main/red/a", False),
+        ("job", "team/red/red/a", True),
+        ("node", "org/main/blue/a", True),
+    ],
+)
+def test_a_deny_whose_types_have_their_domain_in_different_segments_holds_for_both(
+    kind: str, name: str, allowed: bool
+) -> None:
+    """The second segment is the domain of a job, the third that of a node: the rule belongs to no single domain."""
+    both: dict[str, Any] = {"actions": ("job:use",), "resource_types": ("job", "node")}
+    rules = (
+        Rule(id="allow", effect="allow", **both),
+        Rule(id="deny", effect="deny", id_pattern="*/main/red/**", **both),
+    )
+    policies = PolicySet(schema=SCHEMA, roles=(Role(name="r0"),), rules=rules)
+    request = Request(Entity("user", "ann"), "job:use", Entity(kind, name))
+    question = Facts(request, {}, EMPTY_MAP, (), ())
+    assert Engine(snapshot_of(policies)).decide(question, NOW).allowed is allowed
+    assert Engine(scanning(policies)).decide(question, NOW).allowed is allowed
+
+
+def _one_field_policies(effect: Effect, conditions: list[Call]) -> PolicySet:
+    """An allow for everyone, and a rule of this effect for each condition."""
+    rules = [Rule(id="allow", effect="allow", actions=("job:use",), resource_types=("job",))]
+    for number, when in enumerate(conditions):
+        rules.append(
+            Rule(
+                id=f"rule-{number}",
+                effect=effect,
+                actions=("job:use",),
+                resource_types=("job",),
+                when=Condition(text="", expression=when),
+                quorum="one" if effect == "require" else None,
+            )
+        )
+    return PolicySet(
+        schema=SCHEMA,
+        roles=(Role(name="r0"),),
+        rules=tuple(rules),
+        quorums=(Quorum(id="one", approvers=(Approvers(count=1, roles=("r0",)),)),),
+    )
 
 
 @settings(exact, max_examples=20)

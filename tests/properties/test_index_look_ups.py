@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -113,3 +115,26 @@ def test_a_look_up_finds_no_rule_whose_one_demand_fails(one_each: list[Requireme
     looked_up = [slots.count(slot) >= FEW for slot in slots]
     expected = [n for n, requirement in enumerate(one_each) if not looked_up[n] or is_met(requirement, entities)]
     assert found(candidates, entities) == expected
+
+
+@pytest.mark.parametrize("operator", ["in", ">=", "<="])
+@pytest.mark.parametrize("resource", [{}, {"code": {}}, {"code": {"lines": 2}}], ids=["no record", "no field", "both"])
+def test_an_absent_field_is_visited_where_it_is_an_error(operator: str, resource: dict[str, Any]) -> None:
+    """Every combination of guards, each with several rules under the one lookup: no example is left to chance."""
+    entities: tuple[dict[str, Any], ...] = ({}, {"id": "a", **resource}, {})
+    guards = tuple(product((False, True), repeat=2))
+    all_of_them = [
+        Requirement(((RESOURCE, "code", "lines"), operator), (value,), *pair) for pair in guards for value in (1, 2, 3)
+    ]
+    candidates = [Candidate(number, (requirement,)) for number, requirement in enumerate(all_of_them)]
+    expected = [n for n, requirement in enumerate(all_of_them) if is_met(requirement, entities)]
+    assert found(candidates, entities) == expected
+
+
+def test_the_fewest_rules_that_pay_for_a_lookup_get_one() -> None:
+    """A number of rules equal to `FEW` is looked up, one rule less is visited whole."""
+    one_each = [Requirement(((RESOURCE, "queue", None), "in"), (word,), True, True) for word in WORDS[:FEW]]
+    candidates = [Candidate(number, (requirement,)) for number, requirement in enumerate(one_each)]
+    entities: tuple[dict[str, Any], ...] = ({}, {"id": "a", "queue": "b"}, {})
+    assert found(candidates, entities) == [1]
+    assert found(candidates[:-1], entities) == [0, 1]
