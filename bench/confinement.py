@@ -15,7 +15,7 @@ from policyguard.confinement.landlock import abi_version
 from policyguard.confinement.profile import Profile
 from policyguard.confinement.start import start_confined
 from policyguard.evidence.collector import JobInputs
-from policyguard.evidence.confinement import PRIVATE, job_profile, job_roots
+from policyguard.evidence.confinement import PRIVATE, confinement_record
 
 PROGRAM = ("/bin/true",)
 
@@ -31,8 +31,7 @@ def confinement(runs: int) -> Section:
         inputs = JobInputs(argv=(sys.executable, "train.py"), directory=folder, environment={"PATH": os.defpath})
 
         def confined() -> None:
-            record = job_profile(inputs, {}).record(job_roots(inputs))
-            profile = Profile.from_record(record, {**job_roots(inputs), PRIVATE: folder})
+            profile = Profile.from_record(confinement_record(inputs, {}), {PRIVATE: folder})
             start_confined(profile, canary.name, lambda: subprocess.Popen(PROGRAM)).wait()
 
         ways: dict[str, Callable[[], object]] = {

@@ -13,11 +13,12 @@ from policyguard.confinement.profile import NEWEST_ABI, SYSTEM, Profile, is_belo
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.job import resolve_executable
+from policyguard.git.directory import repository_root
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
 from policyguard.program.follow import follow
 from policyguard.text import printable_name
-from policyguard.values import Instant
+from policyguard.values import FrozenMap, Instant
 
 CONFINEMENT = "resource.confinement"
 
@@ -26,22 +27,9 @@ PRIVATE = "{private}"
 
 HANDING_OVER = frozenset(
     (
-        *(
-            "srun",
-            "sbatch",
-            "salloc",
-            "flux",
-            "bsub",
-            "qsub",
-            "condor_submit",
-            "mpirun",
-            "mpiexec",
-            "ssh",
-            "ray",
-            "sky",
-        ),
+        *("srun", "sbatch", "salloc", "flux", "bsub", "qsub", "condor_submit", "mpirun", "mpiexec"),
         *("docker", "podman", "nerdctl", "kubectl", "oc", "machinectl", "systemd-run", "at", "batch", "crontab"),
-        *("screen", "tmux"),
+        *("screen", "tmux", "ssh", "ray", "sky"),
     )
 )
 """Programs that hand their work to a process outside of the confinement."""
@@ -66,12 +54,12 @@ class ConfinementCollector:
         """
         if not inputs.confine:
             return Collected(missing={CONFINEMENT: "the job is not confined, `policyguard run --confine` does so"})
-        value = job_profile(inputs, self._shared).record(job_roots(inputs))
+        value = confinement_record(inputs, self._shared)
         return Collected(entries={CONFINEMENT: Fact(value, Assurance.MEASURED, self.name, now, bound=True)})
 
 
-def job_profile(inputs: JobInputs, shared: Mapping[str, str]) -> Profile:
-    """Build the profile of a job; `PRIVATE` is the placeholder of its folder for temporary files.
+def confinement_record(inputs: JobInputs, shared: Mapping[str, str]) -> FrozenMap:
+    """Measure the profile of a job, as it is recorded; `PRIVATE` is the placeholder of its temporary folder.
 
     Args:
         inputs: the job.
@@ -81,38 +69,38 @@ def job_profile(inputs: JobInputs, shared: Mapping[str, str]) -> Profile:
         EvidenceError: the kernel confines nothing, the program hands its work to a process outside, an output is not
             the job's own, or a path that the job names does not exist.
     """
+    abi = _kernel_abi()
+    executable = resolve_executable(inputs.argv, inputs.directory, inputs.environment)
+    _check_stays_here(inputs)
+    tree = repository_root(inputs.directory) or os.path.realpath(inputs.directory)
+    environments = _environments(executable)
+    outputs = {name: _resolved(folder, inputs) for name, folder in inputs.outputs.items()}
+    data = {name: _resolved(path, inputs) for name, path in inputs.data.items()}
+    for folder in outputs.values():
+        _check_output(folder, (tree, *environments))
+    paths = merge_rights(
+        system_paths(),
+        {tree: "rx", os.path.realpath(executable): "rx"},
+        dict.fromkeys(environments, "rx"),
+        {_resolved(name, inputs): "r" for name in (*inputs.files, *inputs.checkpoints)},
+        dict.fromkeys(data.values(), "r"),
+        dict.fromkeys(outputs.values(), "rw"),
+        shared,
+    )
+    roots = {"{tree}": tree} | ({"{env}": environments[0]} if environments else {})
+    roots |= {f"{{output:{name}}}": folder for name, folder in outputs.items()}
+    roots |= {f"{{data:{name}}}": path for name, path in data.items()}
+    return Profile(abi=abi, paths={**_without_covered(paths), PRIVATE: "rw"}).record(roots)
+
+
+def _kernel_abi() -> int:
     # Only a job that is confined pays for loading ctypes.
     from policyguard.confinement.landlock import abi_version
 
     abi, reason = abi_version()
     if abi < 1:
         raise EvidenceError(f"the job cannot be confined: {reason}")
-    executable = resolve_executable(inputs.argv, inputs.directory, inputs.environment)
-    _check_stays_here(inputs)
-    tree, environments = _tree(inputs.directory), _environments(executable)
-    outputs = [_resolved(folder, inputs) for folder in inputs.outputs.values()]
-    for folder in outputs:
-        _check_output(folder, (tree, *environments))
-    paths = merge_rights(
-        system_paths(),
-        {tree: "rx", os.path.realpath(executable): "rx"},
-        dict.fromkeys(environments, "rx"),
-        {_resolved(name, inputs): "r" for name in (*inputs.files, *inputs.checkpoints, *inputs.data.values())},
-        dict.fromkeys(outputs, "rw"),
-        shared,
-    )
-    return Profile(abi=min(abi, NEWEST_ABI), paths={**_without_covered(paths), PRIVATE: "rw"})
-
-
-def job_roots(inputs: JobInputs) -> dict[str, str]:
-    """Map the placeholders of a job's profile to its folders."""
-    environments = _environments(resolve_executable(inputs.argv, inputs.directory, inputs.environment))
-    return {
-        "{tree}": _tree(inputs.directory),
-        **({"{env}": environments[0]} if environments else {}),
-        **{f"{{output:{name}}}": _resolved(folder, inputs) for name, folder in inputs.outputs.items()},
-        **{f"{{data:{name}}}": _resolved(folder, inputs) for name, folder in inputs.data.items()},
-    }
+    return min(abi, NEWEST_ABI)
 
 
 def _check_stays_here(inputs: JobInputs) -> None:
@@ -184,16 +172,6 @@ def _built_on(prefix: str) -> str | None:
     values = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
     home = values.get("home", "")
     return os.path.dirname(os.path.realpath(home)) if os.path.isabs(home) else None
-
-
-def _tree(directory: str) -> str:
-    """Find the folder with the job's code: the root of its repository, else its working directory."""
-    folder = start = os.path.realpath(directory)
-    while folder != "/":
-        if os.path.lexists(os.path.join(folder, ".git")):
-            return folder
-        folder = os.path.dirname(folder)
-    return start
 
 
 def _resolved(path: str, inputs: JobInputs) -> str:

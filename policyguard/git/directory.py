@@ -38,13 +38,21 @@ def find_gitdir(directory: str, owners: Collection[int]) -> GitDir:
     Raises:
         EvidenceError: there is none, or it or a part of it belongs to a uid outside `owners`.
     """
+    root = repository_root(directory)
+    if root is None:
+        raise EvidenceError(f"`{printable_name(directory)}`: found no git repository here or above")
+    return gitdir_of(root, owners)
+
+
+def repository_root(directory: str) -> str | None:
+    """Return the nearest folder with a `.git`, this one or one above it, links resolved; None if there is none."""
     root = os.path.realpath(directory)
     while not os.path.lexists(os.path.join(root, ".git")):
         parent = os.path.dirname(root)
         if parent == root:
-            raise EvidenceError(f"`{printable_name(directory)}`: found no git repository here or above")
+            return None
         root = parent
-    return gitdir_of(root, owners)
+    return root
 
 
 def gitdir_of(root: str, owners: Collection[int]) -> GitDir:

@@ -79,7 +79,7 @@ def collect_folder(path: str | os.PathLike[str]) -> tuple[dict[str, bytes], list
     try:
         before = _listing(folder, unread)
         sources = _read_all(folder, before)
-        after = _listing(folder, [])
+        after = _listing(folder, None)
     except OSError as problem:
         at = problem.filename if isinstance(problem.filename, str) else folder
         raise ConfigurationError(f"{_name(at)}: {_reason(problem)}") from problem
@@ -92,8 +92,11 @@ def collect_folder(path: str | os.PathLike[str]) -> tuple[dict[str, bytes], list
     return sources, unread
 
 
-def _listing(folder: str, unread: list[PolicyError]) -> dict[str, Version]:
-    """Return every visible folder and policy file below this one, with its version; links to folders are skipped."""
+def _listing(folder: str, unread: list[PolicyError] | None) -> dict[str, Version]:
+    """Return every visible folder and policy file below this one, with its version; links to folders are skipped.
+
+    `unread` gets an error for each file that would not be read; None for a listing that only compares.
+    """
     if not stat.S_ISDIR(os.stat(folder).st_mode):
         raise ConfigurationError(f"{_name(folder)}: found no folder, expected one with policy files")
     versions = {folder: _version(os.stat(folder))}
@@ -104,14 +107,17 @@ def _listing(folder: str, unread: list[PolicyError]) -> dict[str, Version]:
     return versions
 
 
-def _walk(folder: str, depth: int, unread: list[PolicyError]) -> Iterator[str]:
+def _entries(folder: str) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
-        listed = sorted(entries, key=lambda entry: entry.name)
-    for entry in listed:
+        return sorted(entries, key=lambda entry: entry.name)
+
+
+def _walk(folder: str, depth: int, unread: list[PolicyError] | None) -> Iterator[str]:
+    for entry in _entries(folder):
         if entry.name.startswith("."):
-            if entry.is_dir(follow_symlinks=False):
+            if unread is not None and entry.is_dir(follow_symlinks=False):
                 unread += _unread_below(entry, depth)
-            elif not entry.is_dir() and entry.is_file():
+            elif unread is not None and not entry.is_dir() and entry.is_file():
                 unread += _unread_errors(entry)
             continue
         if entry.is_dir(follow_symlinks=False):
@@ -121,7 +127,7 @@ def _walk(folder: str, depth: int, unread: list[PolicyError]) -> Iterator[str]:
             yield from _walk(entry.path, depth - 1, unread)
         elif entry.name.endswith(SUFFIXES) or (entry.is_symlink() and entry.is_dir()):
             yield entry.path
-        else:
+        elif unread is not None:
             unread += _unread_errors(entry)
 
 
@@ -148,9 +154,7 @@ def _unread_below(folder: os.DirEntry[str], depth: int) -> Iterator[PolicyError]
     """
     if folder.name == ".git" or folder.name.startswith("..") or depth == 0:
         return
-    with os.scandir(folder.path) as entries:
-        listed = sorted(entries, key=lambda entry: entry.name)
-    for entry in listed:
+    for entry in _entries(folder.path):
         if entry.is_dir(follow_symlinks=False):
             yield from _unread_below(entry, depth - 1)
         elif entry.is_file() and _holds_policy(entry):

@@ -14,7 +14,7 @@ from policyguard.decide.role_grants import RoleAssignments
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import ConfigurationError
 from policyguard.model.policy import Binding, BindingSource, PolicySet
-from policyguard.policy.files import load_folder
+from policyguard.policy.files import read_folder
 from policyguard.policy.loader import load
 
 
@@ -24,7 +24,12 @@ def policy_set_of_folder(path: Path) -> PolicySet:
     Raises:
         PolicyErrors: every mistake. ConfigurationError: the folder or an adapter cannot be read.
     """
-    policy_set = load_folder(path)
+    return policy_set_of_sources(path, read_folder(path))
+
+
+def policy_set_of_sources(path: Path, sources: dict[str, bytes]) -> PolicySet:
+    """Load the policy set of a folder whose files were read already; see `policy_set_of_folder`."""
+    policy_set = load(sources)
     from_adapters = [binding for source in policy_set.binding_sources for binding in _bindings(path, source)]
     return replace(policy_set, bindings=(*policy_set.bindings, *from_adapters), binding_sources=())
 

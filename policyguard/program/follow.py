@@ -10,7 +10,7 @@ from typing import BinaryIO
 import msgspec
 
 from policyguard.fs.safe_open import open_plain
-from policyguard.program.grammar import NotFollowed, Options, grammar, read_options
+from policyguard.program.grammar import NotFollowed, grammar, read_options
 from policyguard.program.interpreters import PYTHON, SHELL, plain_command, python_problem, read_python, shell_command
 from policyguard.program.wrappers import FOLDER_OPTIONS, MODULES, ONLY, OPTION_VARIABLES, WRAPPERS, Wrapper
 
@@ -35,7 +35,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
 
     `kind` is script, module, inline, binary, shell or unknown. `path` is the absolute path of its file, "" for a module
     of the environment and for text; `module` is the name after `-m`. `reason` says why it is unknown. `started` are the
-    executables on the way, `options` those of each wrapper by its name.
+    executables on the way.
     """
 
     kind: str
@@ -43,7 +43,6 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     module: str = ""
     reason: str = ""
     started: tuple[str, ...] = ()
-    options: tuple[tuple[str, Options], ...] = ()
 
 
 def follow(argv: Sequence[str], directory: str, environment: Mapping[str, str], resolve: Resolve) -> Program:
@@ -60,14 +59,13 @@ def follow(argv: Sequence[str], directory: str, environment: Mapping[str, str], 
         program = following.run()
     except NotFollowed as problem:
         program = Program(kind="unknown", reason=str(problem))
-    return msgspec.structs.replace(program, started=tuple(following.started), options=tuple(following.options))
+    return msgspec.structs.replace(program, started=tuple(following.started))
 
 
 class _Following:
     def __init__(self, argv: tuple[str, ...], directory: str, environment: Mapping[str, str], resolve: Resolve) -> None:
         self._argv, self._directory, self._environment, self._resolve = argv, directory, dict(environment), resolve
         self.started: list[str] = []
-        self.options: list[tuple[str, Options]] = []
 
     def run(self) -> Program:
         for _ in range(MAX_STEPS):
@@ -190,7 +188,6 @@ class _Following:
             if variable.startswith(beginnings):
                 raise NotFollowed(f"`{variable}` gives `{name}` options")
         options = read_options(arguments, wrapper.options)
-        self.options.append((name, options))
         for option, value in options.read:
             if value not in ONLY.get(option, (value,)):
                 raise NotFollowed(f"`{name} {option}={value}` is not followed")

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from policyguard.testing.run import Outcome
+from policyguard.testing.run import Outcome, count_results
 from policyguard.text import printable
 
 
 def to_junit(outcomes: Sequence[Outcome]) -> str:
     """Format outcomes as JUnit XML, a test case each."""
-    failed = sum(1 for outcome in outcomes if outcome.problem)
-    skipped = sum(1 for outcome in outcomes if outcome.case.skip is not None)
-    counts = {"tests": str(len(outcomes)), "failures": str(failed), "errors": "0", "skipped": str(skipped)}
+    results = count_results(outcomes)
+    counts = {
+        "tests": str(len(outcomes)),
+        "failures": str(results["failed"]),
+        "errors": "0",
+        "skipped": str(results["skipped"]),
+    }
     suites = Element("testsuites", name="policyguard", tests=counts["tests"], failures=counts["failures"])
     suite = SubElement(suites, "testsuite", {"name": "policyguard.test", **counts})
     for outcome in outcomes:

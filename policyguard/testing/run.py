@@ -23,8 +23,19 @@ class Outcome(msgspec.Struct, frozen=True):
     problem: str = ""
 
     @property
+    def result(self) -> str:
+        """Return `passed`, `failed` or `skipped`."""
+        return "skipped" if self.decision is None else "failed" if self.problem else "passed"
+
+    @property
     def passed(self) -> bool:
-        return self.decision is not None and not self.problem
+        return self.result == "passed"
+
+
+def count_results(outcomes: Iterable[Outcome]) -> dict[str, int]:
+    """Count the outcomes that passed, failed and were skipped."""
+    results = [outcome.result for outcome in outcomes]
+    return {result: results.count(result) for result in ("passed", "failed", "skipped")}
 
 
 def run_tests(sources: dict[str, bytes]) -> tuple[Outcome, ...]:

@@ -15,7 +15,7 @@ from policyguard.decide.compiled_form import compile_policy, policy_digest
 from policyguard.keyfiles import read_passphrase, read_private_key
 from policyguard.policy.bundle import seal
 from policyguard.policy.files import read_folder
-from policyguard.policy_store.folder import grants_of, policy_set_of_folder
+from policyguard.policy_store.folder import grants_of, policy_set_of_sources
 
 
 @click.command("compile")
@@ -28,12 +28,13 @@ def command(folder: Path | None, out: Path, key: Path | None, as_json: bool) -> 
     config = author_settings(policies=folder, key=key)
     signer = read_private_key(needed(config, "key"), passphrase=read_passphrase())
     policies = needed(config, "policies")
-    policy_set = policy_set_of_folder(policies)
+    sources = read_folder(policies)
+    policy_set = policy_set_of_sources(policies, sources)
     compiled = compile_policy(policy_set, grants_of(policy_set))
     data = seal(compiled, [signer])
     replace_file(out, data)
     digest = policy_digest(compiled)
-    say_not_run(policies, read_folder(policies))
+    say_not_run(policies, sources)
     if as_json:
         say_json({"digest": digest, "epoch": policy_set.epoch, "rules": len(policy_set.rules), "size_bytes": len(data)})
     else:

@@ -12,7 +12,7 @@ from policyguard.cli.settings import author_settings, needed
 from policyguard.exit_codes import FINDINGS, OK
 from policyguard.policy.files import read_folder
 from policyguard.testing.junit import to_junit
-from policyguard.testing.run import Outcome, run_tests, verdict
+from policyguard.testing.run import Outcome, count_results, run_tests, verdict
 from policyguard.text import counted, quoted
 
 
@@ -30,8 +30,8 @@ def command(folder: Path | None, form: str, as_json: bool, part: str) -> int:
     _FORMATS["json" if as_json else form](chosen)
     if outcomes and not chosen:
         say(f"no test has {quoted(part)} in its name, expected a part of the name of one of {len(outcomes)}", err=True)
-    has_run = any(outcome.decision is not None for outcome in chosen)
-    return OK if has_run and not any(outcome.problem for outcome in chosen) else FINDINGS
+    results = count_results(chosen)
+    return OK if results["passed"] and not results["failed"] else FINDINGS
 
 
 def _say_text(outcomes: Sequence[Outcome]) -> None:
@@ -44,18 +44,17 @@ def _say_text(outcomes: Sequence[Outcome]) -> None:
             say(f"         {outcome.problem}")
             for line in outcome.decision.explain().splitlines():
                 say(f"         {line}")
-    failed = sum(1 for outcome in outcomes if outcome.problem)
-    skipped = sum(1 for outcome in outcomes if outcome.case.skip is not None)
-    passed = sum(1 for outcome in outcomes if outcome.passed)
-    say(f"{counted(passed, 'test')} passed, {failed} failed, {skipped} skipped", fg="red" if failed else "green")
+    results = count_results(outcomes)
+    say(
+        f"{counted(results['passed'], 'test')} passed, {results['failed']} failed, {results['skipped']} skipped",
+        fg="red" if results["failed"] else "green",
+    )
 
 
 def _say_json(outcomes: Sequence[Outcome]) -> None:
     say_json(
         {
-            "passed": sum(1 for outcome in outcomes if outcome.passed),
-            "failed": sum(1 for outcome in outcomes if outcome.problem),
-            "skipped": sum(1 for outcome in outcomes if outcome.case.skip is not None),
+            **count_results(outcomes),
             "tests": [_data(outcome) for outcome in outcomes],
         }
     )
@@ -68,7 +67,7 @@ def _data(outcome: Outcome) -> dict[str, object]:
         "file": case.span.file,
         "line": case.span.line,
         "expected": case.expect,
-        "outcome": "skipped" if decision is None else "failed" if outcome.problem else "passed",
+        "outcome": outcome.result,
     }
     if decision is None:
         return {**data, "reason": case.skip}

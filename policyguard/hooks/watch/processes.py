@@ -15,6 +15,7 @@ from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.job import injection_variables, resolve_executable
 from policyguard.evidence.processes import Mapped, Process, describe, family_of, process
 from policyguard.fs.safe_open import reason_of
+from policyguard.git.directory import repository_root
 from policyguard.hooks.watch.drift import PROCESS, PROCESS_UNSEEN, Drift
 from policyguard.text import printable_name
 
@@ -136,7 +137,8 @@ def code_folders(inputs: JobInputs) -> tuple[str, ...]:
     prefixes += [_prefix(executable), _prefix(os.path.realpath(executable))]
     folders = [folder for prefix in prefixes for folder in _folders_of_prefix(prefix)]
     named = [path for path in inputs.environment.get("LD_LIBRARY_PATH", "").split(os.pathsep) if os.path.isabs(path)]
-    return (*_repository(inputs.directory), *folders, *named)
+    root = repository_root(inputs.directory)
+    return (*(() if root is None else (root,)), *folders, *named)
 
 
 def _prefix(executable: str) -> str:
@@ -151,15 +153,6 @@ def _folders_of_prefix(prefix: str) -> tuple[str, ...]:
         return ()
     folders = [os.path.join(prefix, name) for name in ("bin", "lib", "lib64", "libexec")]
     return tuple(dict.fromkeys(path for folder in folders for path in (folder, os.path.realpath(folder))))
-
-
-def _repository(directory: str) -> tuple[str, ...]:
-    folder = os.path.realpath(directory)
-    while not os.path.lexists(os.path.join(folder, ".git")):
-        if folder == "/":
-            return ()
-        folder = os.path.dirname(folder)
-    return (folder,)
 
 
 def _caches(environment: Mapping[str, str]) -> tuple[str, ...]:
