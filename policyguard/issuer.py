@@ -27,7 +27,7 @@ from policyguard.audit.receipt import SignedDecision
 from policyguard.decide.engine import Engine, internal_error
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import PolicyGuardError, SigningError
-from policyguard.model.decision import Decision
+from policyguard.model.decision import Decision, denial_without_rules
 from policyguard.model.facts import Facts
 from policyguard.model.request import Request
 from policyguard.values import ALWAYS, NANOSECONDS_PER_S, NEVER, FrozenMap, Instant
@@ -212,22 +212,9 @@ def state_within_bounds(decision: Decision, request: Request, **options: Any) ->
         f"the statement would be {len(payload)} bytes, expected at most {MAX_STATEMENT_BYTES}: "
         f"{len(facts.entries)} facts, {len(facts.missing)} missing, {len(facts.approvals)} approvals"
     )
-    denial = Decision(
-        allowed=False,
-        reason_codes=(OVERSIZED,),
-        determining=(),
-        errored=(),
-        requiring=(),
-        unmet_approvals=(),
-        obligations=(),
-        facts=Facts(
-            request,
-            {path: fact for path, fact in facts.entries.items() if fact.bound},
-            missing=FrozenMap(request=reason),
-        ),
-        now=decision.now,
-        explainer=decision.explainer,
-    )
+    bound = {path: fact for path, fact in facts.entries.items() if fact.bound}
+    recorded = Facts(request, bound, missing=FrozenMap(request=reason))
+    denial = denial_without_rules(recorded, (OVERSIZED,), decision.now, decision.explainer)
     return denial, decision_statement(denial, request, **{**options, "recorded_paths": ()})
 
 

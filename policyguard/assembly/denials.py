@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from policyguard.evidence.identity import ACCOUNT, MISMATCH, Caller
-from policyguard.model.decision import Decision
+from policyguard.model.decision import Decision, denial_without_rules
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Entity, Request
 from policyguard.model.static_explanation import StaticExplanation
@@ -14,29 +14,6 @@ from policyguard.values import EMPTY_MAP, Instant
 
 REQUESTED = "subject.requested"
 """The fact that records which subject a denied request named."""
-
-
-def static_denial(facts: Facts, reason: str, now: Instant, explainer: StaticExplanation) -> Decision:
-    """Build a denial that no rule made, with a fixed explanation.
-
-    Args:
-        facts: of the denied request.
-        reason: the one reason code.
-        now: the current time.
-        explainer: explains it to people.
-    """
-    return Decision(
-        allowed=False,
-        reason_codes=(reason,),
-        determining=(),
-        errored=(),
-        requiring=(),
-        unmet_approvals=(),
-        obligations=(),
-        facts=facts,
-        now=now,
-        explainer=explainer,
-    )
 
 
 def caller_denial(
@@ -59,7 +36,7 @@ def caller_denial(
     code, reason = refusal
     facts = facts_about_caller(request, caller, requested, now)
     remedy = _remedy(request.subject.ref, caller, requested) if code == MISMATCH else ""
-    return static_denial(facts, code, now, StaticExplanation(policy_digest, epoch, (reason,), remedy))
+    return denial_without_rules(facts, (code,), now, StaticExplanation(policy_digest, epoch, (reason,), remedy))
 
 
 def facts_about_caller(request: Request, caller: Caller | None, requested: str | None, now: Instant) -> Facts:

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from policyguard.decide.admission import Admitted
-from policyguard.decide.combine import ALL_MET, NO_IDS
 from policyguard.decide.conversion import Malformed
 from policyguard.decide.evaluate import evaluate, refusal_code
 from policyguard.decide.explain import explain
 from policyguard.decide.snapshot import Snapshot
-from policyguard.model.decision import Decision
+from policyguard.model.decision import Decision, denial_without_rules
 from policyguard.model.facts import Facts
 from policyguard.text import printable
 from policyguard.values import Instant
@@ -38,9 +37,7 @@ def internal_error(snapshot: Snapshot, facts: Facts, now: Instant, problem: Exce
     """
     reason = f"deciding failed, which is a defect of policyguard: {_described(problem)}"
     explainer = _static(snapshot, reason)
-    return Decision(
-        False, (INTERNAL_ERROR,), NO_IDS, NO_IDS, NO_IDS, ALL_MET, NO_IDS, Facts(facts.request), now, explainer
-    )
+    return denial_without_rules(Facts(facts.request), (INTERNAL_ERROR,), now, explainer)
 
 
 def _static(snapshot: Snapshot, line: str) -> StaticExplanation:
@@ -106,4 +103,4 @@ class Engine(msgspec.Struct, frozen=True):
 
     def _refuse(self, facts: Facts, now: Instant, reason: str) -> Decision:
         """Build the denial for a request that step 1 refuses."""
-        return Decision(False, (reason,), NO_IDS, NO_IDS, NO_IDS, ALL_MET, NO_IDS, facts, now, self)
+        return denial_without_rules(facts, (reason,), now, self)

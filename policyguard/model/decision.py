@@ -91,3 +91,29 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     @property
     def epoch(self) -> int:
         return self.explainer.epoch
+
+
+def denial_without_rules(
+    facts: Facts, reason_codes: tuple[str, ...], now: int, explainer: Explainer, *, obligations: tuple[str, ...] = ()
+) -> Decision:
+    """Build a denial that no rule made, such as an alert or a refused start.
+
+    Args:
+        facts: of the denied request.
+        reason_codes: sorted, at least one.
+        now: the time of the decision.
+        explainer: explains it to people.
+        obligations: what the denial obliges to.
+    """
+    return Decision(
+        allowed=False,
+        reason_codes=reason_codes,
+        determining=(),
+        errored=(),
+        requiring=(),
+        unmet_approvals=(),
+        obligations=obligations,
+        facts=facts,
+        now=now,
+        explainer=explainer,
+    )

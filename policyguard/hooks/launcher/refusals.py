@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from policyguard.assembly.denials import facts_about_caller, static_denial
+from policyguard.assembly.denials import facts_about_caller
 from policyguard.attest.dsse import sign
 from policyguard.attest.statement import PAYLOAD_TYPE, decision_statement, parse_statement
 from policyguard.audit.log import Log
@@ -24,7 +24,7 @@ from policyguard.evidence.identity import Caller
 from policyguard.fs.open_databases import BUSY_TIMEOUT_S
 from policyguard.guard import Guard
 from policyguard.keyfiles import read_private_key
-from policyguard.model.decision import Decision
+from policyguard.model.decision import Decision, denial_without_rules
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Entity, Request
 from policyguard.model.static_explanation import NO_POLICIES, StaticExplanation
@@ -102,7 +102,7 @@ def _undecided(
     reason = printable(str(problem), _MAX_REASON_CHARS)
     known = facts_about_caller(request, caller, requested, now)
     facts = msgspec.structs.replace(known, missing=FrozenMap({"guard": reason}))
-    return static_denial(facts, NOT_DECIDED, now, StaticExplanation(NO_POLICIES, 0, (reason,)))
+    return denial_without_rules(facts, (NOT_DECIDED,), now, StaticExplanation(NO_POLICIES, 0, (reason,)))
 
 
 def _not_started(signed: SignedDecision, problem: PolicyGuardError, now: Instant) -> Decision:
@@ -115,4 +115,6 @@ def _not_started(signed: SignedDecision, problem: PolicyGuardError, now: Instant
         f"resource.{name}": Fact(value, Assurance.MEASURED, "launcher", now) for name, value in properties.items()
     }
     facts = Facts(refused, entries, missing=FrozenMap({"resource.start": reason}))
-    return static_denial(facts, NOT_STARTED, now, StaticExplanation(allowed.policy_digest, allowed.epoch, (reason,)))
+    return denial_without_rules(
+        facts, (NOT_STARTED,), now, StaticExplanation(allowed.policy_digest, allowed.epoch, (reason,))
+    )

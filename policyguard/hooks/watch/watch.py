@@ -31,7 +31,7 @@ from policyguard.evidence.uncommitted import UNCOMMITTED
 from policyguard.guard import Guard
 from policyguard.hooks.watch.diff import difference
 from policyguard.hooks.watch.drift import KILLED, PROCESS, REVERTED, UNCERTAIN, UNMEASURED, Drift
-from policyguard.model.decision import Decision
+from policyguard.model.decision import Decision, denial_without_rules
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Entity, Request
 from policyguard.model.static_explanation import StaticExplanation
@@ -197,17 +197,13 @@ class Watch:
             entries[f"resource.{name}"] = Fact(value, Assurance.MEASURED, "watch", now)
         lines = tuple(f"{d.path} {d.description}" for d in drift) or ("everything is again as it was decided",)
         snapshot = self._guard.snapshot
-        return Decision(
-            allowed=False,
-            reason_codes=tuple(sorted({d.reason for d in drift})) or (REVERTED,),
-            determining=(),
-            errored=(),
-            requiring=(),
-            unmet_approvals=(),
-            obligations=() if KILLED in {d.reason for d in drift} else self._ended_by(drift),
-            facts=Facts(request, entries, missing=FrozenMap({d.path: d.description for d in drift})),
-            now=now,
-            explainer=StaticExplanation(snapshot.policy_digest, snapshot.epoch, lines),
+        reasons = {d.reason for d in drift}
+        return denial_without_rules(
+            Facts(request, entries, missing=FrozenMap({d.path: d.description for d in drift})),
+            tuple(sorted(reasons)) or (REVERTED,),
+            now,
+            StaticExplanation(snapshot.policy_digest, snapshot.epoch, lines),
+            obligations=() if KILLED in reasons else self._ended_by(drift),
         )
 
 
