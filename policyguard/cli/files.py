@@ -4,22 +4,80 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+import click
 
 from policyguard.errors import ConfigurationError, RequestError
 from policyguard.fs import write as fs_write
 from policyguard.fs.safe_open import read_bounded, read_start, reason_of
 from policyguard.model.request import MAX_REQUEST_BYTES, Request
+from policyguard.text import quoted
 
 MAX_NOTE_FILE_BYTES = 65_536
 
 
-def read_request(source: str) -> Request:
-    """Read a request from a file, or from standard input for `-`."""
+REQUEST = "REQUEST | SUBJECT ACTION RESOURCE [NAME=VALUE]..."
+"""How verbs name a request in their usage."""
+
+
+def read_request(*arguments: str) -> Request:
+    """Read a request: from a file, JSON or YAML by its name; from standard input for `-`; or from arguments.
+
+    These are `SUBJECT ACTION RESOURCE` and `NAME=VALUE` for the claimed properties of the resource, or
+    `subject.NAME=VALUE` and `context.NAME=VALUE`.
+
+    Raises:
+        RequestError: the request is malformed, or the file cannot be read.
+        UsageError: the arguments have another form.
+    """
+    if len(arguments) != 1:
+        return _request_of_arguments(arguments)
+    source = arguments[0]
     if source == "-":
         return Request.from_json(_standard_input())
-    return Request.from_json(read_input(Path(source), MAX_REQUEST_BYTES + 1, read_start))
+    data = read_input(Path(source), MAX_REQUEST_BYTES + 1, read_start)
+    if not source.endswith((".yaml", ".yml")):
+        return Request.from_json(data)
+    return Request.from_data(_yaml_value(data, source))
+
+
+def _request_of_arguments(arguments: Sequence[str]) -> Request:
+    if len(arguments) < 3:
+        raise click.UsageError(f"found {len(arguments)} words, expected {REQUEST}")
+    groups: dict[str, dict[str, object]] = {"subject": {}, "resource": {}, "context": {}}
+    for word in arguments[3:]:
+        path, equals, text = word.partition("=")
+        owner, dot, name = path.rpartition(".")
+        owner = owner if dot else "resource"
+        if not equals or not name or owner not in groups:
+            raise click.UsageError(
+                f"found {quoted(word)}, expected NAME=VALUE such as `gpus=8`, `context.ticket=OPS-7`"
+            )
+        if name in groups[owner]:
+            raise click.UsageError(f"found {quoted(path)} twice, expected each property once")
+        groups[owner][name] = _yaml_value(text.encode(), path)
+    subject, resource = (
+        _entity(text, groups[owner]) for owner, text in (("subject", arguments[0]), ("resource", arguments[2]))
+    )
+    return Request.from_data(
+        {"subject": subject, "action": {"name": arguments[1]}, "resource": resource, "context": groups["context"]}
+    )
+
+
+def _entity(text: str, properties: Mapping[str, object]) -> dict[str, object]:
+    type_, colon, id_ = text.partition(":")
+    if not colon:
+        raise click.UsageError(f"found {quoted(text)}, expected TYPE:ID such as `user:alice`")
+    return {"type": type_, "id": id_, "properties": properties}
+
+
+def _yaml_value(data: bytes, name: str) -> object:
+    # Requests are mostly JSON; only those that need YAML pay for loading it.
+    from policyguard.policy.reader import read_value
+
+    return read_value(data, name)
 
 
 def read_input(path: Path, max_bytes: int, read: Callable[[Path, int], bytes] = read_bounded) -> bytes:

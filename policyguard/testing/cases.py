@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
-from policyguard.conditions.entities import merged
-from policyguard.conditions.former_names import present_fact
 from policyguard.errors import PolicyError
-from policyguard.model.facts import Approval, Assurance, Fact, Facts
-from policyguard.model.policy import Attribute, Schema
+from policyguard.model.facts import Fact, Facts
+from policyguard.model.policy import Schema
 from policyguard.model.request import Entity, Request
 from policyguard.policy.documents import Document
 from policyguard.policy.loader import Analysis
 from policyguard.policy.nodes import Mapping as MapNode
-from policyguard.policy.nodes import Node, Scalar
+from policyguard.policy.nodes import Node
 from policyguard.policy.problems import Problems
-from policyguard.policy.reader import to_value
-from policyguard.policy.schema import ASSURANCES
-from policyguard.values import NANOSECONDS_PER_S, Instant, Span, parse_instant
+from policyguard.testing.facts import FactReader, supposed_approval
+from policyguard.values import Instant, Span, parse_instant
 
 DEFAULT_NOW = parse_instant("2030-01-01T00:00:00Z")
 """The time of a case that names none; tests never depend on today's date."""
-
-APPROVAL_LIFETIME = 3_600 * NANOSECONDS_PER_S
-
 
 NOT_ALLOWED = "not allow"
 
@@ -69,6 +62,7 @@ class _Tests:
 
     def __init__(self, document: Document, schema: Schema, problems: Problems) -> None:
         self._document, self._schema, self._problems = document, schema, problems
+        self._reader = FactReader(schema, problems)
         self._now: Instant = document.fields.get("now", DEFAULT_NOW)
         self._named = {name: entries for name, _, entries in document.fields.get("facts", ())}
 
@@ -151,68 +145,18 @@ class _Tests:
             # What several documents of facts share may be about other types of resources, so only paths that this
             # request can have are taken.
             for path, key, value in self._named.get(name, ()):
-                self._add(entries, request, path, key, value, now, shared=True)
+                self._reader.add(entries, request, path, key, value, now, shared=True)
         for path, key, value in body.get("facts", ()):
-            self._add(entries, request, path, key, value, now)
+            self._reader.add(entries, request, path, key, value, now)
         contributors = body.get("contributors")
         return Facts(
             request,
             entries,
-            approvals=tuple(_approval(account, now) for account, _ in body.get("approvals", ())),
+            approvals=tuple(supposed_approval(account, now) for account, _ in body.get("approvals", ())),
             contributors=None if contributors is None else tuple(sorted(account for account, _ in contributors)),
             unusable=tuple(line for line, _ in body.get("unusable", ())),
         )
 
-    def _add(
-        self,
-        entries: dict[str, Fact],
-        request: Request,
-        path: str,
-        key: Scalar,
-        node: Node,
-        now: Instant,
-        *,
-        shared: bool = False,
-    ) -> None:
-        path = present_fact(path)
-        owner, _, name = path.partition(".")
-        known = self._attributes(request, owner)
-        if name not in known:
-            if not shared or not self._is_declared(owner, name):
-                paths = [f"{owner}.{attribute}" for attribute in known]
-                self._problems.unknown(key, "PG103", "attribute", path, paths)
-            return
-        assurance = known[name].assurance
-        if isinstance(node, MapNode) and node.get("assurance") is not None and node.get("value") is not None:
-            assurance = self._assurance(node)
-            node = node.get("value") or node
-        value = to_value(node, self._problems.errors)
-        if value is not None:
-            entries[path] = Fact(value, assurance, "test", now)
-
-    def _attributes(self, request: Request, owner: str) -> Mapping[str, Attribute]:
-        if owner == "context":
-            return self._schema.context
-        if owner == "subject":
-            return self._schema.subjects[request.subject.type].attributes
-        return self._schema.resources[request.resource.type].attributes
-
-    def _is_declared(self, owner: str, name: str) -> bool:
-        types = self._schema.subjects if owner == "subject" else self._schema.resources
-        return name in (self._schema.context if owner == "context" else merged(list(types.values())))
-
-    def _assurance(self, node: MapNode) -> Assurance:
-        at = node.get("assurance")
-        word = at.text if isinstance(at, Scalar) else ""
-        if word not in ASSURANCES:
-            self._problems.unknown(at or node, "PG003", "assurance", word, ASSURANCES)
-        return ASSURANCES.get(word, Assurance.CLAIMED)
-
 
 def _part(node: Node, name: str) -> Node:
     return (node.get(name) or node) if isinstance(node, MapNode) else node
-
-
-def _approval(account: str, now: Instant) -> Approval:
-    digest = hashlib.sha256(account.encode()).hexdigest()
-    return Approval(account, Assurance.ATTESTED, "test", now, now + APPROVAL_LIFETIME, digest)

@@ -10,7 +10,7 @@ import click
 
 from policyguard.assembly.jobs import review_files
 from policyguard.assembly.requests import merge_collectors, request_collectors
-from policyguard.cli.files import check_replaceable, read_request, replace_file
+from policyguard.cli.files import REQUEST, check_replaceable, read_request, replace_file
 from policyguard.cli.jobs import artifact_collectors
 from policyguard.cli.options import guard_options, json_option, observed_option
 from policyguard.cli.output import say_explanation, say_json
@@ -31,18 +31,26 @@ from policyguard.hooks.responses import decision_data
     help="The weights, data or policies of the request: they are measured, and approvals of them count.",
 )
 @json_option
-@click.argument("request")
+@click.argument("request", nargs=-1, required=True, metavar=REQUEST)
 def command(
-    request: str, out: Path | None, artifact: Path | None, as_json: bool, observed: tuple[str, ...], **chosen: Any
+    request: tuple[str, ...],
+    out: Path | None,
+    artifact: Path | None,
+    as_json: bool,
+    observed: tuple[str, ...],
+    **chosen: Any,
 ) -> int:
     """Decide the AuthZEN request in the file REQUEST, `-` for standard input; sign and log the decision.
+
+    A file whose name ends with .yaml is YAML. A request in words names claimed properties of the resource as
+    `gpus=8`, others as `subject.NAME=VALUE` and `context.NAME=VALUE`.
 
     Approvals are read where the configuration says, for actions that are approved by their request alone.
 
     Exits with 0 when allowed, 77 when denied, 65 when the request does not fit the schema (a denial is signed and
     logged all the same).
     """
-    parsed = read_request(request)
+    parsed = read_request(*request)
     if out is not None:
         check_replaceable(out)
     config = decider_settings(**chosen)

@@ -1,9 +1,11 @@
-"""`policyguard explain REQUEST`: show how a request would be decided now; nothing is signed or logged."""
+"""`policyguard explain REQUEST`: show how a request would be decided; nothing is signed or logged."""
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,10 +13,11 @@ from policyguard.assembly.jobs import review_files
 from policyguard.assembly.requests import request_collectors
 from policyguard.audit.approval_use import preview_decision
 from policyguard.audit.stores.sqlite import SqliteStore
-from policyguard.cli.files import read_request
+from policyguard.cli.files import REQUEST, read_input, read_request
 from policyguard.cli.options import json_option, key_option, log_option, observed_option, policies_option
-from policyguard.cli.output import say_explanation, say_json
+from policyguard.cli.output import say, say_explanation, say_json
 from policyguard.cli.settings import author_settings, needed, snapshot_keys
+from policyguard.config.file import Config
 from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.evidence.collector import JobInputs, gather
@@ -22,7 +25,23 @@ from policyguard.exit_codes import code_of_decision
 from policyguard.hooks.responses import decision_data
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Facts
+from policyguard.model.request import MAX_REQUEST_BYTES, Request
+from policyguard.policy_store.folder import grants_of, policy_set_of_folder
 from policyguard.policy_store.load import load_snapshot
+from policyguard.testing.suppose import Supposition, supposed_facts, with_roles
+from policyguard.text import printable
+from policyguard.values import Instant, format_instant, parse_instant
+
+_NO_SECONDS = re.compile(r"(T\d\d:\d\d)(Z|[+-]\d\d:\d\d)$")
+
+
+def _at(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Instant | None:
+    if text is None:
+        return None
+    try:
+        return parse_instant(_NO_SECONDS.sub(r"\1:00\2", text))
+    except ValueError as problem:
+        raise click.BadParameter(str(problem)) from problem
 
 
 @click.command("explain")
@@ -30,36 +49,70 @@ from policyguard.policy_store.load import load_snapshot
 @key_option
 @log_option
 @observed_option
+@click.option("--fact", "facts", multiple=True, metavar="PATH=VALUE[@ASSURANCE]", help="Suppose a fact.")
+@click.option("--facts", "files", multiple=True, type=click.Path(path_type=Path), help="Suppose the facts of a file.")
+@click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    metavar="ROLE@DOMAIN",
+    help="Suppose this role of the subject; its own bindings then do not count.",
+)
+@click.option("--approved-by", "approvers", multiple=True, metavar="TYPE:ID", help="Suppose an approval.")
+@click.option("--contributor", "contributors", multiple=True, metavar="TYPE:ID", help="Suppose whose work it is.")
+@click.option("--at", callback=_at, metavar="TIME", help="Suppose this time, such as 2027-01-05T03:00Z.")
 @click.option("--full", is_flag=True, help="Every rule that could concern the request, with each atom.")
 @click.option("--viewer", metavar="TYPE:ID", help="Explain it as this subject may see it.")
 @json_option
-@click.argument("request")
-def command(
-    request: str,
-    policies: Path | None,
-    key: Path | None,
-    log: Path | None,
-    observed: tuple[str, ...],
-    full: bool,
-    viewer: str | None,
-    as_json: bool,
-) -> int:
-    """Explain how the AuthZEN request in the file REQUEST, `-` for standard input, would be decided.
+@click.argument("request", nargs=-1, required=True, metavar=REQUEST)
+def command(request: tuple[str, ...], observed: tuple[str, ...], at: Instant | None, **chosen: Any) -> int:
+    """Explain how a request would be decided; nothing is signed or logged.
 
-    Approvals are read as `decide` reads them; with a log, also which of them are used up.
+    REQUEST is a file, `-` for standard input, YAML if its name ends with .yaml. A request in words names claimed
+    properties of the resource as `gpus=8`, others as `subject.NAME=VALUE` and `context.NAME=VALUE`.
+
+    Approvals are read as `decide` reads them; with a log, also which of them are used up. With something supposed,
+    nothing is read or measured: the answer rests on what is supposed, and on the policies, alone.
+
+    \b
+    policyguard explain user:alice job:submit job:team/vision/run-1 gpus=8 \\
+      --fact resource.code.dirty=false@measured --at 2027-01-05T03:00Z --approved-by user:carol
     """
-    parsed = read_request(request)
-    config = author_settings(policies=policies, key=key, log=log)
+    view = {name: chosen.pop(name) for name in ("full", "viewer")}
+    as_json = chosen.pop("as_json")
+    supposed = Supposition(
+        documents={str(path): read_input(path, MAX_REQUEST_BYTES) for path in chosen.pop("files")},
+        **{name: chosen.pop(name) for name in ("facts", "roles", "approvers", "contributors")},
+    )
+    parsed = read_request(*request)
+    config = author_settings(**chosen)
+    note = None
+    if supposed == Supposition() and at is None:
+        decision = _decide(config, parsed, observed)
+    else:
+        now = time.time_ns() if at is None else at
+        decision, note = _suppose(config, parsed, supposed, now), _note(supposed, now, parsed)
+    _say(decision, decision.explain(**view), note, as_json=as_json)
+    return code_of_decision(decision)
+
+
+def _say(decision: Decision, explanation: str, note: str | None, *, as_json: bool) -> None:
+    if as_json:
+        data = {**decision_data(decision), "explanation": explanation}
+        say_json(data if note is None else {**data, "hypothetical": note})
+        return
+    if note is not None:
+        say("HYPOTHETICAL  nothing was measured, signed or logged")
+        say(f"supposed {note}\n")
+    say_explanation(explanation)
+
+
+def _decide(config: Config, request: Request, observed: tuple[str, ...]) -> Decision:
     path = needed(config, "policies")
     snapshot = load_snapshot(path, snapshot_keys(config, path))
-    collectors = request_collectors(review_files(config), observed)(snapshot, parsed, None)
-    facts = gather(parsed, collectors, JobInputs(), time.time_ns)
-    decision = _decision(snapshot, facts, config.log)
-    if as_json:
-        say_json({**decision_data(decision), "explanation": decision.explain(full=full, viewer=viewer)})
-    else:
-        say_explanation(decision.explain(full=full, viewer=viewer))
-    return code_of_decision(decision)
+    collectors = request_collectors(review_files(config), observed)(snapshot, request, None)
+    facts = gather(request, collectors, JobInputs(), time.time_ns)
+    return _decision(snapshot, facts, config.log)
 
 
 def _decision(snapshot: Snapshot, facts: Facts, log: Path | None) -> Decision:
@@ -70,3 +123,22 @@ def _decision(snapshot: Snapshot, facts: Facts, log: Path | None) -> Decision:
         return decision
     with SqliteStore.open(log, read_only=True) as store:
         return preview_decision(snapshot, facts, now, store)
+
+
+def _suppose(config: Config, request: Request, supposed: Supposition, now: Instant) -> Decision:
+    """Decide about what is supposed; supposed roles need a folder of policies, as a snapshot has no bindings."""
+    path = needed(config, "policies")
+    if supposed.roles:
+        policies = with_roles(policy_set_of_folder(path), request.subject.ref, supposed.roles)
+        snapshot = Snapshot.of(policies, grants_of(policies))
+    else:
+        snapshot = load_snapshot(path, snapshot_keys(config, path))
+    return Engine(snapshot).decide(supposed_facts(request, snapshot.schema, supposed, now), now)
+
+
+def _note(supposed: Supposition, now: Instant, request: Request) -> str:
+    parts = [f"time {format_instant(now)}", *supposed.facts, *supposed.documents]
+    parts += [f"role {role}" for role in supposed.roles]
+    parts += [f"approved by {account}" for account in supposed.approvers]
+    parts.append("contributors " + " ".join(supposed.contributors or (request.subject.ref,)))
+    return printable("; ".join(parts))
