@@ -31,7 +31,7 @@ def test_a_request_may_be_yaml(lab: CliLab) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (READ[:2], "found 2 words, expected REQUEST | SUBJECT ACTION RESOURCE [NAME=VALUE]..."),
+        (READ[:2], "found 2 words, expected REQUEST | SUBJECT ACTION RESOURCE [NAME=VALUE]"),
         ((*READ, "gpus"), "found `gpus`, expected NAME=VALUE"),
         ((*READ, "job.gpus=8"), "found `job.gpus=8`, expected NAME=VALUE"),
         ((*READ, "gpus=8", "resource.gpus=9"), "found `resource.gpus` twice"),
