@@ -93,8 +93,8 @@ def ours_whole(size: int, unindexed: int = SHARES["unindexed"]) -> Prepared:
     """Return this package's `decide`: claims checked against the schema, then `evaluate`."""
     decide = Engine(snapshot(size, unindexed)).decide
 
-    def allowed(given: Any) -> bool:
-        return decide(given, NOW).allowed
+    def allowed(claims: Any) -> bool:
+        return decide(claims, NOW).allowed
 
     prepared = Prepared([facts(question) for question in lab(size, unindexed).questions], allowed)
     peers.check(OURS_WHOLE, prepared, lab(size, unindexed))
@@ -128,7 +128,7 @@ def beside_peers(sizes: Sequence[int], names: Sequence[str], effort: Effort) -> 
         engines |= {peers.module(name).NAME: _peer(name, size, effort) for name in names}
         contestants = {name: Contestant(engine.decide, engine.requests) for name, engine in engines.items()}
         race(contestants, rounds=effort.rounds, budget_s=effort.budget_s)
-        single.rows += [_row(name, size, each, contestants[OURS]) for name, each in contestants.items()]
+        single.rows += [_row(name, size, contestant, contestants[OURS]) for name, contestant in contestants.items()]
         single.targets += _targets(size, contestants)
         together.rows += [_threads(name, size, engine, effort) for name, engine in engines.items()]
     return [single, together]
@@ -140,14 +140,18 @@ def _peer(name: str, size: int, effort: Effort) -> Prepared:
     return prepared
 
 
-def _row(name: str, size: int, each: Contestant, us_: Contestant) -> Sequence[str]:
-    ratio = "" if each is us_ else times(each.ratio_to(us_))
-    return name, f"{size:,}", us(each.p50_us), us(each.p99_us), ratio, f"{each.calls:,}"
+def _row(name: str, size: int, contestant: Contestant, ours_: Contestant) -> Sequence[str]:
+    ratio = "" if contestant is ours_ else times(contestant.ratio_to(ours_))
+    return name, f"{size:,}", us(contestant.p50_us), us(contestant.p99_us), ratio, f"{contestant.calls:,}"
 
 
 def _targets(size: int, contestants: Mapping[str, Contestant]) -> Iterable[Target]:
     not_peers = {OURS, OURS_WHOLE, *(peers.module(name).NAME for name in BY_HAND)}
-    ratios = {name: each.ratio_to(contestants[OURS]) for name, each in contestants.items() if name not in not_peers}
+    ratios = {
+        name: contestant.ratio_to(contestants[OURS])
+        for name, contestant in contestants.items()
+        if name not in not_peers
+    }
     if size == 10_000:
         yield Target("evaluate at 10,000 rules, median us", contestants[OURS].p50_us, 5)
     wanted = {10: 1, 1_000: 10, 10_000: 15}
@@ -174,30 +178,30 @@ def growth(sizes: Sequence[int], effort: Effort) -> Section:
         ("rules", "p50", "p99", "floor p50", "x floor", "conditions a request"),
         notes=["floor: only the conditions of the rules that a perfect index finds, attributes at hand, no `Decision`"],
     )
-    found: dict[int, Contestant] = {}
+    sized: dict[int, Contestant] = {}
     contestants: dict[str, Contestant] = {}
     for size in sizes:
         engine = ours(size)
-        found[size] = contestants[f"{size}"] = Contestant(engine.decide, engine.requests)
+        sized[size] = contestants[f"{size}"] = Contestant(engine.decide, engine.requests)
         contestants[f"floor {size}"] = Contestant(_run_all, [_candidates(size, q) for q in lab(size).questions])
     race(contestants, rounds=effort.rounds, budget_s=effort.budget_s)
     for size in sizes:
-        floor, each = contestants[f"floor {size}"], found[size]
+        floor, measured = contestants[f"floor {size}"], sized[size]
         count = sum(len(runs) for runs, _ in floor.inputs) / len(floor.inputs)
         section.rows.append(
             (
                 f"{size:,}",
-                us(each.p50_us),
-                us(each.p99_us),
+                us(measured.p50_us),
+                us(measured.p99_us),
                 us(floor.p50_us),
-                times(each.ratio_to(floor)),
+                times(measured.ratio_to(floor)),
                 f"{count:.1f}",
             )
         )
-    if {100, 10_000} <= found.keys():
-        section.targets.append(Target("growth from 100 to 10,000 rules, times", found[10_000].ratio_to(found[100]), 4))
-    if 10_000 in found:
-        above = found[10_000].ratio_to(contestants["floor 10000"])
+    if {100, 10_000} <= sized.keys():
+        section.targets.append(Target("growth from 100 to 10,000 rules, times", sized[10_000].ratio_to(sized[100]), 4))
+    if 10_000 in sized:
+        above = sized[10_000].ratio_to(contestants["floor 10000"])
         section.targets.append(Target("cost at 10,000 rules, times the floor", above, 4))
     return section
 
@@ -222,8 +226,8 @@ def _candidates(size: int, question: Question) -> Candidates:
     roles = lab(size).held.get((question.subject, question.team), frozenset())
     compiled = _compiled(size)
     runs = [compiled[rule.id] for rule in lab(size).rules if _is_candidate(rule, question, roles)]
-    given = facts(question)
-    resource = {path.partition(".")[2]: fact.value for path, fact in given.entries.items()}
+    claims = facts(question)
+    resource = {path.partition(".")[2]: fact.value for path, fact in claims.entries.items()}
     resource |= {"id": question.id, "type": question.kind, "domain": question.team}
     subject = {"id": question.subject, "type": "user"}
     return runs, (subject, resource, {}, question.action, NOW)
@@ -232,14 +236,14 @@ def _candidates(size: int, question: Question) -> Candidates:
 @cache
 def _compiled(size: int) -> dict[str, tuple[Callable[..., bool], tuple[Any, ...]]]:
     compiled: dict[Any, Callable[..., bool]] = {}
-    found = {}
+    by_rule = {}
     for rule in policy_set(size).rules:
         if rule.when is not None:
             form, constants = shape(rule.when.expression)
             if form not in compiled:
                 compiled[form] = compile_shape(form)
-            found[rule.id] = (compiled[form], constants)
-    return found
+            by_rule[rule.id] = (compiled[form], constants)
+    return by_rule
 
 
 def _is_candidate(rule: Rule, question: Question, roles: frozenset[str]) -> bool:
@@ -268,10 +272,10 @@ def unindexed(effort: Effort, size: int = 10_000, per_mille: Sequence[int] = (0,
     """Return our cost as more of the rules are such that nothing but running them can exclude them."""
     section = Section(f"Rules that cannot be indexed, at {size:,} rules", ("share", "such rules", "p50", "p99"))
     engines = {share: ours(size, share) for share in per_mille}
-    contestants = {f"{share}": Contestant(each.decide, each.requests) for share, each in engines.items()}
+    contestants = {f"{share}": Contestant(engine.decide, engine.requests) for share, engine in engines.items()}
     race(contestants, rounds=effort.rounds, budget_s=effort.budget_s)
     for share in per_mille:
-        each = contestants[f"{share}"]
+        contestant = contestants[f"{share}"]
         count = sum(rule.id.startswith("unindexed") for rule in lab(size, share).rules)
-        section.rows.append((f"{share / 10:.1f} %", f"{count:,}", us(each.p50_us), us(each.p99_us)))
+        section.rows.append((f"{share / 10:.1f} %", f"{count:,}", us(contestant.p50_us), us(contestant.p99_us)))
     return section

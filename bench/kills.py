@@ -49,7 +49,7 @@ REQUEST = Request.of("user:alice", "job:submit", "job:team/vision/x")
 
 
 def kill_writers(path: Path, kills: int, seed: int) -> tuple[dict[int, str], list[str]]:
-    """Run the rounds; return what was acknowledged, and what a log opened afterwards complained of."""
+    """Run the rounds; return the acknowledged entries, and the complaints of a log that is opened afterwards."""
     chance, acknowledged, complaints = random.Random(seed), dict[int, str](), list[str]()
     for _ in range(kills // WRITERS):
         children = [_start(path) for _ in range(WRITERS)]

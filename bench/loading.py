@@ -40,13 +40,13 @@ def loading(runs: int, scratch: Path) -> Section:
         compiled = folder / "compiled.pg"
         compiled.write_bytes(sealed(lab(RULES), key))
         write_private_key(folder / "guard.key", key)
-        found = {
+        measured = {
             f"{RULES:,} rules from YAML": _cpu(lambda: snapshot_of_folder(folder / "policies"), runs),
             f"{RULES:,} rules from a compiled snapshot": _cpu(lambda: load_snapshot(compiled, [key.public]), runs),
         } | _processes(folder, runs)
     section = Section("Loading and starting (CPU time)", ("", "min", "median"))
-    section.rows = [(name, us(min(each)), us(statistics.median(each))) for name, each in found.items()]
-    yaml, snapshot, bare, hook = (statistics.median(each) for each in found.values())
+    section.rows = [(name, us(min(times)), us(statistics.median(times))) for name, times in measured.items()]
+    yaml, snapshot, bare, hook = (statistics.median(times) for times in measured.values())
     section.targets = [
         Target(f"{RULES:,} rules from YAML, s", yaml / 1e6, 0.3),
         Target(f"{RULES:,} rules from a compiled snapshot, ms", snapshot / 1e3, 20),
@@ -108,13 +108,13 @@ def _processes(folder: Path, runs: int) -> dict[str, list[float]]:
         "--log",
         str(folder / "audit.db"),
     ]
-    found: dict[str, list[float]] = {"bare interpreter, a process": [], "hook on a compiled snapshot, a process": []}
+    measured: dict[str, list[float]] = {"bare interpreter, a process": [], "hook on a compiled snapshot, a process": []}
     for run in range(runs + 1):
-        for times, command in zip(found.values(), ([sys.executable, "-c", "pass"], hook), strict=True):
+        for times, command in zip(measured.values(), ([sys.executable, "-c", "pass"], hook), strict=True):
             spent = _child(command, text, folder)
             if run:
                 times.append(spent)
-    return found
+    return measured
 
 
 def _child(command: list[str], text: bytes, folder: Path) -> float:

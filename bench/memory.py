@@ -23,7 +23,7 @@ from policyguard.policy.bundle import seal
 SUBJECTS = 100_000
 ROLES = 10_000
 DEPTH = 10
-"""Roles stand in chains of ten: each inherits the one before."""
+"""Roles form chains of ten: each inherits the one before."""
 
 
 def memory(scratch: Path, *, subjects: int = SUBJECTS, roles: int = ROLES, rules: int = 10_000) -> Section:
@@ -43,7 +43,7 @@ def memory(scratch: Path, *, subjects: int = SUBJECTS, roles: int = ROLES, rules
 
 
 def many_subjects(subjects: int, roles: int, key: PrivateKey) -> bytes:
-    """Return the lab of ten rules with so many subjects, each with one role in one of 500 domains, sealed."""
+    """Return the lab of ten rules with this number of subjects, each with one role in one of 500 domains, sealed."""
     names = [f"role-{n}" for n in range(roles)]
     chains = tuple(Role(name=name, inherits=(names[n - 1],) if n % DEPTH else ()) for n, name in enumerate(names))
     bindings = tuple(
@@ -62,7 +62,7 @@ def _measured(data: bytes, scratch: Path) -> tuple[float, float]:
         return _child(path), _child(path, "trace")
 
 
-def _child(*words: object) -> float:
-    command = [sys.executable, "-m", "bench.resident", *map(str, words)]
+def _child(*argv: object) -> float:
+    command = [sys.executable, "-m", "bench.resident", *map(str, argv)]
     done = subprocess.run(command, capture_output=True, check=True, cwd=Path(__file__).parents[1])
     return float(json.loads(done.stdout)["bytes"]) / 1e6

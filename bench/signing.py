@@ -62,13 +62,13 @@ def signed(decision: Decision, key: PrivateKey) -> bytes:
 def signing(effort: Effort) -> Section:
     """Return the cost of a signed decision beside Ed25519 alone over the same bytes, and of 1,024 under one root."""
     key, bare = PrivateKey.generate(SEED), Ed25519PrivateKey.from_private_bytes(SEED)
-    given = decisions()
-    payloads = [statement(decision) for decision in given]
-    thousand = [statement(given[n % len(given)]) for n in range(BATCH)]
+    made = decisions()
+    payloads = [statement(decision) for decision in made]
+    thousand = [statement(made[n % len(made)]) for n in range(BATCH)]
     contestants = {
         "bare Ed25519 signature": Contestant(bare.sign, [pae(PAYLOAD_TYPE, payload) for payload in payloads]),
-        "decision to signed envelope": Contestant(lambda each: signed(each, key), given),
-        f"{BATCH:,} statements, signed each": Contestant(_each(key), [thousand]),
+        "decision to signed envelope": Contestant(lambda decision: signed(decision, key), made),
+        f"{BATCH:,} statements, signed each": Contestant(_one_by_one(key), [thousand]),
         f"{BATCH:,} statements, one root": Contestant(_together(key), [thousand]),
     }
     race(contestants, rounds=effort.rounds, budget_s=effort.budget_s)
@@ -83,7 +83,7 @@ def signing(effort: Effort) -> Section:
     return section
 
 
-def _each(key: PrivateKey) -> Callable[[Sequence[bytes]], object]:
+def _one_by_one(key: PrivateKey) -> Callable[[Sequence[bytes]], object]:
     return lambda payloads: [sign(payload, PAYLOAD_TYPE, (key,)) for payload in payloads]
 
 
@@ -94,16 +94,16 @@ def _together(key: PrivateKey) -> Callable[[Sequence[bytes]], object]:
 def logging(effort: Effort, scratch: Path) -> Section:
     """Return the cost of a signed, durably logged decision beside a bare durable append of the same bytes."""
     key = PrivateKey.generate(SEED)
-    given = decisions()
-    envelopes = [signed(decision, key) for decision in given]
+    made = decisions()
+    envelopes = [signed(decision, key) for decision in made]
     with tempfile.TemporaryDirectory(prefix=".bench-", dir=scratch) as folder:
         log = _log(Path(folder, "log.db"), key)
         contestants = {
             "bare SQLite append (WAL, synchronous=FULL)": Contestant(_bare_sqlite(Path(folder, "bare.db")), envelopes),
             "bare file append and fsync": Contestant(_bare_file(Path(folder, "bare.log")), envelopes),
-            "signed and logged": Contestant(lambda each: log.append(signed(each, key)), given),
-            f"signed and logged, groups of {GROUP} under one root": Contestant(_rooted(log, key), [given[:GROUP]]),
-            f"signed each and logged, groups of {GROUP}": Contestant(_grouped(log, key), [given[:GROUP]]),
+            "signed and logged": Contestant(lambda decision: log.append(signed(decision, key)), made),
+            f"signed and logged, groups of {GROUP} under one root": Contestant(_rooted(log, key), [made[:GROUP]]),
+            f"signed each and logged, groups of {GROUP}": Contestant(_grouped(log, key), [made[:GROUP]]),
         }
         # A disk drifts faster than a processor: more turns, shorter ones.
         race(contestants, rounds=effort.rounds * 5, budget_s=effort.budget_s / 5)
@@ -158,7 +158,7 @@ def _bare_file(path: Path) -> Callable[[bytes], object]:
 def _section(title: str, contestants: dict[str, Contestant]) -> Section:
     first = next(iter(contestants.values()))
     section = Section(title, ("", "p50", "p99", "x first row", "calls"))
-    for name, each in contestants.items():
-        ratio = "" if each is first else times(each.ratio_to(first))
-        section.rows.append((name, us(each.p50_us), us(each.p99_us), ratio, f"{each.calls:,}"))
+    for name, contestant in contestants.items():
+        ratio = "" if contestant is first else times(contestant.ratio_to(first))
+        section.rows.append((name, us(contestant.p50_us), us(contestant.p99_us), ratio, f"{contestant.calls:,}"))
     return section

@@ -77,7 +77,7 @@ def soak(seconds: float = 10.0, threads: int = 4) -> Section:
 
 
 def strangers(snapshot: Snapshot, pattern: Facts, count: int = STRANGERS) -> int:
-    """Return how many bytes the resident set grew by deciding for so many subjects that nobody knows."""
+    """Return how many bytes the resident set grew by deciding for `count` subjects that nobody knows."""
     for n in range(1_000):
         Engine(snapshot).decide(_stranger(pattern, -n), NOW)
     before = resident_bytes()
@@ -115,8 +115,8 @@ def _reload(watch: Watch, labs: list[dict[str, bytes]]) -> None:
 def _decide(watch: Watch) -> None:
     decided = wrong = 0
     while not watch.stop.is_set():
-        for number, given in watch.questions:
-            decision = Engine(watch.current).decide(given, NOW)
+        for number, claims in watch.questions:
+            decision = Engine(watch.current).decide(claims, NOW)
             decided += 1
             wrong += decision.allowed is not watch.expected[decision.policy_digest][number]
     with watch.lock:
@@ -125,7 +125,7 @@ def _decide(watch: Watch) -> None:
 
 
 if __name__ == "__main__":
-    words = sys.argv[1:]
-    outcome = soak(float(words[0]) if words else 10.0, int(words[1]) if words[1:] else 4)
+    argv = sys.argv[1:]
+    outcome = soak(float(argv[0]) if argv else 10.0, int(argv[1]) if argv[1:] else 4)
     sys.stdout.write(f"{outcome.headers}\n{outcome.rows[0]}\n")
     sys.exit(0 if all(target.met for target in outcome.targets) else 1)

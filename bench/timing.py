@@ -67,9 +67,9 @@ def _round(contestant: Contestant, budget_s: float, *, passes: int = 5) -> list[
     times: list[int] = []
     end = clock() + int(budget_s * 1e9)
     for _ in range(passes):
-        for given in contestant.inputs:
+        for value in contestant.inputs:
             begun = clock()
-            call(given)
+            call(value)
             done = clock()
             times.append(done - begun)
             if done > end and len(times) >= 2:
@@ -90,7 +90,7 @@ class Threaded:
 
 
 def threaded(prepare: Callable[[], Call], inputs: Sequence[Any], *, threads: int, budget_s: float) -> Threaded:
-    """Return what so many threads did in about `budget_s`; each prepares its own call first, in itself."""
+    """Measure `threads` threads for about `budget_s`; each prepares its own call first, in itself."""
     finished: list[list[int]] = []
     failures: list[str] = []
     barrier = threading.Barrier(threads + 1)

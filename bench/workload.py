@@ -130,7 +130,7 @@ class Workload:
         lab = cls(size=size, seed=seed, teams=teams, inherits=inherits, bindings=tuple(_bindings(teams, inherits)))
         lab.held = _closed(lab)
         lab.rules = tuple(_rules(lab, chance, shares))
-        lab.questions = tuple(_questions(lab, chance, questions))
+        lab.questions = tuple(_balanced(lab, chance, questions))
         return lab
 
     def decide(self, question: Question) -> bool:
@@ -247,19 +247,19 @@ def _image(lab: Workload, chance: random.Random) -> str:
     return f"sha256:{chance.randrange(max(4, lab.size // 20)):08x}"
 
 
-def _questions(lab: Workload, chance: random.Random, count: int) -> Iterator[Question]:
+def _balanced(lab: Workload, chance: random.Random, count: int) -> Iterator[Question]:
     """Yield allowed and denied questions in turn; every second denied one is made to meet a deny rule."""
     wanted = {True: count - count // 2, False: count // 2}
-    found: dict[bool, list[Question]] = {True: [], False: []}
+    answered: dict[bool, list[Question]] = {True: [], False: []}
     attempts = 0
-    while any(len(found[answer]) < wanted[answer] for answer in wanted):
+    while any(len(answered[answer]) < wanted[answer] for answer in wanted):
         attempts += 1
         if attempts > 200 * count:
             raise RuntimeError(f"no balanced questions for {lab.size} rules after {attempts} attempts")
-        question = _question(lab, chance, spoiled=len(found[True]) >= wanted[True] or chance.random() < 0.4)
+        question = _question(lab, chance, spoiled=len(answered[True]) >= wanted[True] or chance.random() < 0.4)
         answer = lab.decide(question)
-        if len(found[answer]) < wanted[answer]:
-            found[answer].append(
+        if len(answered[answer]) < wanted[answer]:
+            answered[answer].append(
                 Question(
                     subject=question.subject,
                     action=question.action,
@@ -269,7 +269,7 @@ def _questions(lab: Workload, chance: random.Random, count: int) -> Iterator[Que
                     allowed=answer,
                 )
             )
-    for pair in zip(found[True], found[False], strict=True):
+    for pair in zip(answered[True], answered[False], strict=True):
         yield from pair
 
 

@@ -3,7 +3,7 @@
 The steps, with the same numbers in the design, in errors and in tests; each trusts only what the ones before it
 checked:
 
-    V1   parse within size limits, one spelling
+    V1   parse within size limits, in canonical form
     V2   the log's checkpoint is signed by a trusted log key
     V3   the envelope is included in the log; size and root come from the checkpoint only
     V4   the envelope is signed by t of n trusted keys; the bytes checked are the bytes used

@@ -58,7 +58,7 @@ def version(name: str) -> str:
 
 
 def check(name: str, prepared: Prepared, lab: Workload, *, first: int | None = None) -> None:
-    """Return if the engine gives the naive answer to every question (or to the first so many), else raise."""
+    """Return if the engine gives the naive answer to every question (or to the first `first`), else raise."""
     for question, request in list(zip(lab.questions, prepared.requests, strict=True))[:first]:
         if prepared.decide(request) is not question.allowed:
             raise Disagreement(f"{name} at {lab.size} rules: expected allowed={question.allowed} for {question}")

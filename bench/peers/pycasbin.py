@@ -43,7 +43,7 @@ CONDITIONS: Mapping[str, str] = {
 def prepare(lab: Workload) -> Prepared:
     """Return an `Enforcer` with one policy line a rule, the role graph built and warm."""
     enforcer = build(lab, MATCHER.format(condition="eval(p.cond)"), _condition)
-    enforcer.add_function("all_safe", lambda found: all(c["format"] == "safetensors" for c in found))
+    enforcer.add_function("all_safe", lambda checkpoints: all(c["format"] == "safetensors" for c in checkpoints))
     enforcer.add_function("label", lambda labels, key: labels.get(key, ""))
     enforcer.add_function("foreign_pickle", foreign_pickle)
     return Prepared([request(question) for question in lab.questions], lambda native: enforcer.enforce(*native))

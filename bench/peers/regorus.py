@@ -2,7 +2,7 @@
 
 A Rego program is as fast as its data document lets it be, so the host arranges the rules for it: any-action rules are
 written under every action, a role's rules under every role that inherits it, and each (effect, shape, any team?, any
-role?) has a table of its own, read by a body that knows what it looks for. Input is JSON text, data and program are
+role?) has a table of its own, read by a body that knows its own keys. Input is JSON text, data and program are
 loaded once. A VM has one input at a time: each thread gets its own.
 
 `rvm.execute` stops after 25,000 instructions, which the binding cannot raise; plainer arrangements of 10,000 rules
@@ -97,8 +97,8 @@ def _tables(lab: Workload, *, by_value: bool) -> dict[tuple[str, ...], Any]:
 
 
 def _paths(rule: Rule, heirs: Mapping[str, list[str]]) -> Iterator[list[str]]:
-    every = JOB_ACTIONS + CHECKPOINT_ACTIONS
-    actions = [rule.action] if rule.action else [a for a in every if rule.kind in (None, a.partition(":")[0])]
+    all_actions = JOB_ACTIONS + CHECKPOINT_ACTIONS
+    actions = [rule.action] if rule.action else [a for a in all_actions if rule.kind in (None, a.partition(":")[0])]
     roles: list[list[str]] = [[heir] for heir in heirs[rule.role]] if rule.role else [[]]
     for action in actions:
         for role in roles:

@@ -47,11 +47,11 @@ CONDITIONS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "queue_limit": lambda queue, gpus: {"queue": Eq(queue), "gpus": Greater(gpus)},
     "banned_image": lambda image: {"image_digest": Eq(image)},
     "foreign_pickle": lambda gpus: {
-        "gpus": Satisfies(lambda found: found >= gpus),
-        "foreign": Satisfies(lambda found: foreign_pickle(*found)),
+        "gpus": Satisfies(lambda value: value >= gpus),
+        "foreign": Satisfies(lambda values: foreign_pickle(*values)),
     },
     "embargo": lambda embargo: {"label:embargo": Eq(embargo)},
-    "no_ticket": lambda gpus, ticket: {"gpus": Greater(gpus), "ticket": Satisfies(lambda found: found != ticket)},
+    "no_ticket": lambda gpus, ticket: {"gpus": Greater(gpus), "ticket": Satisfies(lambda value: value != ticket)},
     "late_deadline": lambda queue, hours: {"queue": Eq(queue), "deadline_h": Greater(hours)},
 }
 

@@ -202,7 +202,7 @@ def parse_approval(payload: bytes) -> ApprovalStatement:
     """Parse an approval statement.
 
     Raises:
-        ApprovalRejected: `approval.malformed`; too large, no approval statement, or not its one spelling.
+        ApprovalRejected: `approval.malformed`; too large, no approval statement, or not in its canonical form.
     """
     if len(payload) > MAX_APPROVAL_BYTES:
         raise ApprovalRejected("malformed", f"statement is {len(payload)} bytes, expected at most {MAX_APPROVAL_BYTES}")
@@ -212,9 +212,9 @@ def parse_approval(payload: bytes) -> ApprovalStatement:
         encoded = statement.payload
     except (RecursionError, ValueError, OverflowError) as problem:
         raise ApprovalRejected("malformed", f"statement: {reason(problem)}") from None
-    # INVARIANT I5: an approval has one spelling, so that what was read is what was signed.
+    # INVARIANT I5: an approval has one encoding, so that what was read is what was signed.
     if encoded != payload:
-        raise ApprovalRejected("malformed", "statement is not in its one spelling, expected RFC 8785 bytes")
+        raise ApprovalRejected("malformed", "statement is not in its canonical form, expected RFC 8785 bytes")
     return statement
 
 
@@ -348,7 +348,7 @@ def _check_subjects(subjects: tuple[ApprovalSubject, ...]) -> None:
 def _instant(text: str) -> Instant:
     instant = parse_instant(text)
     if instant_text(instant) != text:
-        raise ValueError(f"found {quoted(text)}, expected the one spelling of a UTC time")
+        raise ValueError(f"found {quoted(text)}, expected a UTC time in its canonical form")
     return instant
 
 

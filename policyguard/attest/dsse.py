@@ -112,7 +112,7 @@ def parse(data: bytes, *, limit: int = MAX_ENVELOPE_BYTES) -> Envelope:
         limit: more bytes are refused before they are parsed.
 
     Raises:
-        VerificationError: step V1; too large, not an envelope, or not its one spelling.
+        VerificationError: step V1; too large, not an envelope, or not in its canonical form.
     """
     if len(data) > limit:
         raise VerificationError("V1", f"envelope is {len(data)} bytes, expected at most {limit}")
@@ -121,9 +121,9 @@ def parse(data: bytes, *, limit: int = MAX_ENVELOPE_BYTES) -> Envelope:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise VerificationError("V1", f"not an envelope: {reason(problem)}") from None
     check_bounds(envelope)
-    # INVARIANT I5: one value has one spelling: decode, encode again, compare.
+    # INVARIANT I5: one value has one canonical form: decode, encode again, compare.
     if envelope.to_bytes() != data:
-        raise VerificationError("V1", "envelope is not in its one spelling, expected sorted fields and no spaces")
+        raise VerificationError("V1", "envelope is not in its canonical form, expected sorted fields and no spaces")
     return envelope
 
 

@@ -26,7 +26,7 @@ MAX_KEY_TEXT_BYTES = 4096
 """A key text is about 120 bytes, a wrapped one about 500; longer ones are refused before they are parsed."""
 
 _PKCS8 = bytes.fromhex("302e020100300506032b657004220420")
-"""RFC 8410 section 7: everything before the 32 seed bytes in the one DER spelling of an Ed25519 private key."""
+"""RFC 8410 section 7: everything before the 32 seed bytes in the one DER encoding of an Ed25519 private key."""
 
 _SPKI = bytes.fromhex("302a300506032b6570032100")
 """RFC 8410 section 4: everything before the 32 bytes of an Ed25519 public key."""
@@ -302,7 +302,7 @@ def _read_wrapped(data: bytes) -> tuple[_Wrapped, bytes, bytes]:
         or (len(nonce), len(salt), len(sealed)) != (NONCE_BYTES, SALT_BYTES, SEED_BYTES + 16)
         or msgspec.json.encode(header) != inner
     ):
-        raise SigningError("wrapped key is not in the one spelling we write")
+        raise SigningError("wrapped key is not in the canonical form")
     # INVARIANT I14: a key file cannot ask for more than 1 GiB of memory, 16 passes or 16 lanes.
     if not (
         8 * header.lanes <= header.memory_kib <= _MAX_MEMORY_KIB
@@ -346,7 +346,7 @@ def decode_base64(text: bytes) -> bytes | None:
         data = binascii.a2b_base64(text)
     except (binascii.Error, ValueError):
         return None
-    # INVARIANT I5: one value has one spelling: decode, encode again, compare.
+    # INVARIANT I5: one value has one canonical form: decode, encode again, compare.
     return data if binascii.b2a_base64(data, newline=False) == text else None
 
 

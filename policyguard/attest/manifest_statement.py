@@ -120,9 +120,9 @@ def parse_manifest(payload: bytes) -> Manifest:
         same = manifest.to_statement() == payload
     except (RequestError, KeyError, IndexError, TypeError, ValueError, AttributeError) as problem:
         raise VerificationError("V1", f"not a manifest: {str(problem).splitlines()[0][:120].lower()}") from problem
-    # INVARIANT I5: one manifest has one spelling; what was signed, read and compared are the same bytes.
+    # INVARIANT I5: one manifest has one encoding; what was signed, read and compared are the same bytes.
     if not same:
-        raise VerificationError("V1", "the manifest is not in its one spelling, or its root digest does not fit")
+        raise VerificationError("V1", "the manifest is not in its canonical form, or its root digest does not fit")
     return manifest
 
 

@@ -173,9 +173,9 @@ def open_list(data: bytes, keys: Collection[PublicKey]) -> RevocationList:
         detail = problem.message if isinstance(problem, VerificationError) else str(problem)
         detail = detail if not isinstance(problem, msgspec.DecodeError) else reason(problem)
         raise VerificationError("V12", f"revocation list: {detail}") from None
-    # INVARIANT I5: one value has one spelling: decode, encode again, compare.
+    # INVARIANT I5: one value has one canonical form: decode, encode again, compare.
     if canonical(msgspec.to_builtins(content)) != envelope.payload:
-        raise VerificationError("V12", "revocation list is not in its one spelling")
+        raise VerificationError("V12", "revocation list is not in its canonical form")
     return content
 
 

@@ -287,6 +287,6 @@ class _Blob:
             raise SshSignatureError("malformed", f"SSH {what} is not UTF-8") from None
 
     def end(self, what: str) -> None:
-        # INVARIANT I5: SSH data has one spelling; bytes after the last field are refused.
+        # INVARIANT I5: SSH data has one encoding; bytes after the last field are refused.
         if self._at != len(self._data):
             raise SshSignatureError("malformed", f"{what} is followed by {len(self._data) - self._at} more bytes")

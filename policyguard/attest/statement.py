@@ -235,7 +235,7 @@ def parse_statement(payload: bytes) -> Statement:
     """Parse a statement.
 
     Raises:
-        VerificationError: step V1, too large, not JSON or not its one spelling; step V5, another type of statement.
+        VerificationError: step V1, too large, not JSON, not in canonical form; step V5, another type of statement.
     """
     if len(payload) > MAX_STATEMENT_BYTES:
         raise VerificationError("V1", f"statement is {len(payload)} bytes, expected at most {MAX_STATEMENT_BYTES}")
@@ -246,9 +246,9 @@ def parse_statement(payload: bytes) -> Statement:
         encoded = canonical(msgspec.json.decode(payload))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as problem:
         raise VerificationError("V1", f"statement: {reason(problem)}") from None
-    # INVARIANT I5: one value has one spelling: decode, encode again, compare.
+    # INVARIANT I5: one value has one canonical form: decode, encode again, compare.
     if encoded != payload:
-        raise VerificationError("V1", "statement is not in its one spelling, expected RFC 8785 bytes")
+        raise VerificationError("V1", "statement is not in its canonical form, expected RFC 8785 bytes")
     # INVARIANT I11: the digest and the resource that in-toto tools read are those that we check.
     subject, predicate = statement.subject[0], statement.predicate
     if (subject.digest.sha256, subject.name) != (predicate.request_digest, predicate.resource):
@@ -345,7 +345,7 @@ def _check_values(predicate: Predicate) -> None:
     times += [fact.observed_at for fact in predicate.facts.values()]
     for text in times:
         if instant_text(parse_instant(text)) != text:
-            raise ValueError(f"found {quoted(text)}, expected the one spelling of a UTC time")
+            raise ValueError(f"found {quoted(text)}, expected a UTC time in its canonical form")
     if not predicate.decision_id:
         raise ValueError("decision_id: found empty text, expected an id")
     if not 0 <= predicate.policy.epoch <= MAX_INTEGER:

@@ -56,9 +56,9 @@ def parse_checkpoint(text: bytes) -> Checkpoint:
     if root is None or len(root) != HASH_BYTES:
         raise VerificationError("V1", "checkpoint has a malformed root, expected the base64 of 32 bytes")
     checkpoint = Checkpoint(origin, int(size), root, tuple(extensions))
-    # INVARIANT I5: one value has one spelling: decode, encode again, compare.
+    # INVARIANT I5: one value has one canonical form: decode, encode again, compare.
     if checkpoint.to_text() != text or not origin or not all(extensions):
-        raise VerificationError("V1", "checkpoint is not in its one spelling")
+        raise VerificationError("V1", "checkpoint is not in its canonical form")
     return checkpoint
 
 

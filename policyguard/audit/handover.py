@@ -69,9 +69,9 @@ def read_handover(leaf: bytes) -> Handover:
         at = parse_instant(predicate["at"])
     except (msgspec.DecodeError, LookupError, TypeError, AttributeError, ValueError, ConfigurationError) as problem:
         raise VerificationError("V1", f"handover of the log: {problem}") from None
-    # INVARIANT I5: one value has one spelling: decode, encode again, compare.
+    # INVARIANT I5: one value has one canonical form: decode, encode again, compare.
     if envelope.payload_type != HANDOVER_ENTRY.payload_type or _payload(old, new, at) != envelope.payload:
-        raise VerificationError("V1", "handover of the log is not in its one spelling")
+        raise VerificationError("V1", "handover of the log is not in its canonical form")
     if old.name != new.name or old.public == new.public:
         raise VerificationError("V1", f"handover from `{old.text}` to `{new.text}`, expected another key of one log")
     check_signatures(envelope, pae(envelope.payload_type, envelope.payload), (old.public, new.public), 2)

@@ -4,7 +4,7 @@ A SignedDecision is an envelope and its receipt; one JSON text carries both:
 
     {"envelope":{...},"receipt":{"checkpoint":"...","index":0,"path":["..."]}}
 
-Opens nothing. One spelling: RFC 8785 JSON; the parser encodes again and compares.
+Opens nothing. One canonical form, RFC 8785 JSON; the parser encodes again and compares.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class SignedDecision(msgspec.Struct, frozen=True, gc=False):
         """Parse a signed decision without verifying it.
 
         Raises:
-            VerificationError: step V1; too large, not a signed decision, or not its one spelling.
+            VerificationError: step V1; too large, not a signed decision, or not in its canonical form.
         """
         if len(data) > MAX_SIGNED_BYTES:
             raise VerificationError("V1", f"signed decision is {len(data)} bytes, expected at most {MAX_SIGNED_BYTES}")
@@ -81,10 +81,10 @@ class SignedDecision(msgspec.Struct, frozen=True, gc=False):
         check_bounds(wire.envelope)
         check_hashes(receipt.path, "receipt.path")
         signed = cls(wire.envelope, Receipt(receipt.checkpoint.encode(), receipt.index, receipt.path))
-        # INVARIANT I5: one value has one spelling: decode, encode again, compare.
+        # INVARIANT I5: one value has one canonical form: decode, encode again, compare.
         if signed.to_json() != data:
             raise VerificationError(
-                "V1", "signed decision is not in its one spelling, expected sorted fields, no spaces"
+                "V1", "signed decision is not in its canonical form, expected sorted fields, no spaces"
             )
         return signed
 

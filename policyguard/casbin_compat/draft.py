@@ -209,7 +209,7 @@ class Drafting:
     def learned(self, entity: str, operand: Operand, kind: str) -> str:
         name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", operand.path[1]).lower()
         if not _ATTRIBUTE.fullmatch(name) or name in ("id", "type", "domain"):
-            raise PolicyError(f"attribute `{operand.path[1]}` has no spelling here", span=operand.span, code="PG011")
+            raise PolicyError(f"attribute `{operand.path[1]}` has no name here", span=operand.span, code="PG011")
         if self.attributes[entity].setdefault(name, kind) != kind:
             raise PolicyError(
                 f"attribute `{operand.path[1]}` is compared with text and with integers",

@@ -104,7 +104,7 @@ def _documents(source: Source) -> str:
     if len({action.lower() for action in source.universe}) < len(source.universe):
         errors.append(
             PolicyError(
-                "found actions that differ in case only, expected one spelling of each",
+                "found actions that differ in case only, expected one name for each",
                 span=source.matcher,
                 code="PG006",
             )

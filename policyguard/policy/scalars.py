@@ -20,7 +20,7 @@ _FLOAT = re.compile(
 )
 _AMBIGUOUS = re.compile(
     r"""(?: yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF|y|Y|n|N      # YAML 1.1 bools
-      | TRUE|True|FALSE|False | NULL|Null                           # other spellings of true, false, null
+      | TRUE|True|FALSE|False | NULL|Null                           # other forms of true, false, null
       | [-+]?0[0-9_]+ | [-+]?0o[0-7]+ | [-+]?0b[01_]+ | [-+]?0x[0-9a-fA-F_]+
       | [-+]?[0-9][0-9_]*_[0-9_]*(?:\.[0-9_]*)?                     # 1_000
       | [-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?            # 12:30:45 in base 60

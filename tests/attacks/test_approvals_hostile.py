@@ -249,7 +249,7 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
     "that is not JSON": ("approval.malformed", _file(b"\xff\xfe{", b"no signature")),
     "that is truncated": ("approval.malformed", _truncated),
     "whose signature is truncated": ("approval.malformed", _truncated_signature),
-    "in another spelling": ("approval.malformed", _other_spelling),
+    "in another form": ("approval.malformed", _other_spelling),
     "for more than a week": ("approval.malformed", _too_long_lived),
     "that is a decision": ("approval.malformed", _decision_statement),
     "of nested lists": ("approval.malformed", _file(b"[" * 50_000)),

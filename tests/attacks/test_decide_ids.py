@@ -40,7 +40,7 @@ def test_an_id_in_its_one_spelling_is_accepted(identifier: str) -> None:
 
 @pytest.mark.parametrize("pattern", [f"team/{DECOMPOSED}/**", "team/../x", "./**", "team/a\u00adb/**"])
 def test_a_pattern_that_no_id_can_match_is_refused(pattern: str) -> None:
-    """A deny over ids that cannot be asked for would deny nothing, in silence; the twin in one spelling is fine."""
+    """A deny over ids that cannot be asked for would deny nothing, in silence; the twin in one form is fine."""
     assert pattern_problem(pattern) is not None
     assert pattern_problem(f"team/{COMPOSED}/**") is None
     assert pattern_problem("team/.hidden/a..b/**") is None

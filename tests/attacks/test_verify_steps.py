@@ -215,13 +215,13 @@ REFUSED: dict[str, tuple[str, str, Callable[[], Attempt]]] = {
     "a byte is added after the text": ("V1", "not a signed decision", lambda: with_text(lambda t: t + b"x")),
     "a space stands where the one spelling has none": (
         "V1",
-        "one spelling",
+        "canonical form",
         lambda: with_text(lambda t: t.replace(b":0,", b": 0,")),
     ),
     "the text is larger than the limit": ("V1", "expected at most", lambda: with_text(lambda t: t + b" " * 1_200_000)),
     "a member is there twice": (
         "V1",
-        "one spelling",
+        "canonical form",
         lambda: with_text(lambda t: t.replace(b'"index":0', b'"index":1,"index":0')),
     ),
     "an unknown member is added": ("V1", "unknown field", lambda: with_text(lambda t: t[:-1] + b',"trust":{}}')),

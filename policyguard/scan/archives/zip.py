@@ -160,7 +160,7 @@ def _member(directory: Directory, data: bytes, at: int, findings: Findings) -> t
     extra = data[at + 46 + n_name : at + 46 + n_name + n_extra]
     size, packed, offset = _widened(extra, (size, packed, offset))
     name = raw.decode("utf-8", "backslashreplace")
-    _check_spelling(name, raw, extra, flags, findings)
+    _check_single_name(name, raw, extra, flags, findings)
     if flags & _ENCRYPTED:
         findings.add("ckpt.archive_encrypted", name)
     if flags & ~(_KNOWN_FLAGS | _ENCRYPTED) or disk:
@@ -178,7 +178,7 @@ def _member(directory: Directory, data: bytes, at: int, findings: Findings) -> t
     )
 
 
-def _check_spelling(name: str, raw: bytes, extra: bytes, flags: int, findings: Findings) -> None:
+def _check_single_name(name: str, raw: bytes, extra: bytes, flags: int, findings: Findings) -> None:
     """Add a finding if readers would give the member different names: by an extra field or a code page.
 
     Python 3.12 and Info-ZIP take the name from the extra field, older Pythons and torch from the header.

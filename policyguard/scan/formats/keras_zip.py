@@ -26,7 +26,7 @@ def _is_config(member: Member, findings: Findings) -> bool:
 
 
 def _names_class(data: bytes) -> bool:
-    """Return True if some key is `class_name`, in any spelling."""
+    """Return True if some key is `class_name`, however it is written."""
     try:
         return '"class_name"' in json.dumps(json.loads(data))
     except (ValueError, RecursionError):

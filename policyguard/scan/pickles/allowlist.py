@@ -156,7 +156,7 @@ def modern(module: str, name: str) -> tuple[str, str]:
 def judged(module: str, name: str, extra: frozenset[tuple[str, str]] = frozenset()) -> Verdict:
     """Return the verdict on an import: clean if listed, hostile if it can run code, else unknown.
 
-    `extra` are pairs an operator adds for classes of their own. A Python 2 spelling counts as its Python 3 name only if
+    `extra` are pairs an operator adds for classes of their own. A Python 2 name counts as its Python 3 name only if
     both are harmless: which one is imported depends on the protocol that the file claims.
 
     Args:

@@ -1,4 +1,4 @@
-"""Approval statements: one spelling, in-toto's shape, and nothing but `ApprovalRejected` for what is none."""
+"""Approval statements: one form, in-toto's shape, and nothing but `ApprovalRejected` for what is none."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ def test_a_statement_is_an_in_toto_statement_in_one_spelling() -> None:
     assert canonical(data) == PAYLOAD
 
 
-def test_another_spelling_of_the_same_statement_is_refused() -> None:
+def test_another_encoding_of_the_same_statement_is_refused() -> None:
     """I5: spaces, another order, a default spelled out."""
     data = json.loads(PAYLOAD)
     spellings = [json.dumps(data).encode(), PAYLOAD + b" ", json.dumps(data, indent=1).encode()]
     data["predicate"]["any_command"] = False
     for text in (*spellings, canonical(data)):
-        with pytest.raises(ApprovalRejected, match="one spelling"):
+        with pytest.raises(ApprovalRejected, match="canonical form"):
             parse_approval(text)
 
 
@@ -101,7 +101,7 @@ MALFORMED: dict[str, bytes] = {
     "limits in a list": changed(predicate__limits=["gpus"]),
     "a bare approver": changed(predicate__approver="carol"),
     "a time without zone": changed(predicate__expires="2030-03-17T17:46:40"),
-    "a time in another spelling": changed(predicate__approved_at="2030-03-17T16:46:40.000Z"),
+    "a time in another form": changed(predicate__approved_at="2030-03-17T16:46:40.000Z"),
     "a time before all times": changed(predicate__approved_at="0001-01-01T00:00:00+14:00"),
     "no time at all between": changed(predicate__expires=json.loads(PAYLOAD)["predicate"]["approved_at"]),
     "a year": changed(predicate__expires="2031-03-17T17:46:40Z"),
@@ -192,7 +192,7 @@ def test_what_would_never_count_cannot_be_made() -> None:
 
 
 def test_the_order_of_subjects_and_limits_does_not_matter() -> None:
-    """One value, one spelling, however it was put together."""
+    """One value, one form, however it was put together."""
     parts: dict[str, Any] = {
         "action": "job:submit",
         "resource": "job:x",

@@ -1,4 +1,4 @@
-"""Envelopes: one spelling, limits, thresholds over distinct keys."""
+"""Envelopes: one form, limits, thresholds over distinct keys."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ REFUSED = {
     "empty": (b"", "not an envelope"),
     "not an object": (b"[]", "expected `object`"),
     "not UTF-8": (GOOD.replace(b"text", b"te\xfft"), "not an envelope"),
-    "a space": (GOOD.replace(b":[", b": ["), "not in its one spelling"),
-    "a line end after": (GOOD + b"\n", "not in its one spelling"),
+    "a space": (GOOD.replace(b":[", b": ["), "not in its canonical form"),
+    "a line end after": (GOOD + b"\n", "not in its canonical form"),
     "fields in another order": (
         json.dumps(dict(reversed(json.loads(GOOD).items())), separators=(",", ":")).encode(),
-        "one spelling",
+        "canonical form",
     ),
-    "an escaped character": (GOOD.replace(b"text/plain", b"text\\/plain"), "one spelling"),
-    "a field twice": (GOOD[:-1] + b',"payloadType":"text/plain"}', "one spelling"),
+    "an escaped character": (GOOD.replace(b"text/plain", b"text\\/plain"), "canonical form"),
+    "a field twice": (GOOD[:-1] + b',"payloadType":"text/plain"}', "canonical form"),
     "an unknown field": (edited(lambda d: d.update(extra=1)), "unknown field `extra`"),
     "no signatures": (edited(lambda d: d.update(signatures=[])), "signatures: found 0, expected 1 to 16"),
     "too many signatures": (edited(lambda d: d.update(signatures=d["signatures"] * 17)), "found 17, expected 1 to 16"),
@@ -66,7 +66,7 @@ REFUSED = {
     ),
     "URL-safe base64": (edited(lambda d: d.update(payload="cGF5bG9hZD8-")), BAD_BASE64),
     "base64 without padding": (edited(lambda d: d.update(payload="YQ")), BAD_BASE64),
-    "base64 with loose bits": (edited(lambda d: d.update(payload="YR==")), "one spelling"),
+    "base64 with loose bits": (edited(lambda d: d.update(payload="YR==")), "canonical form"),
     "base64 with a line end": (edited(lambda d: d.update(payload="YWFh\n")), BAD_BASE64),
     "base64 that is not ASCII": (edited(lambda d: d.update(payload="\u00e9")), BAD_BASE64),
     "no payload type": (edited(lambda d: d.update(payloadType="")), "payloadType: found 0 characters"),
@@ -74,7 +74,7 @@ REFUSED = {
     "a long key id": (edited(lambda d: d["signatures"][0].update(keyid="x" * 257)), "keyid: found 257 characters"),
     "an integer for text": (edited(lambda d: d.update(payloadType=1)), "expected `str`"),
     "null for a payload": (edited(lambda d: d.update(payload=None)), "expected `bytes`"),
-    "null for a batch": (edited(lambda d: d.update(batch=None)), "one spelling"),
+    "null for a batch": (edited(lambda d: d.update(batch=None)), "canonical form"),
     "a batch without room": (
         edited(lambda d: d.update(batch={"index": 1, "path": [], "size": 1})),
         "found index 1 of 1",

@@ -1,4 +1,4 @@
-"""Keys: one spelling of each text form, key ids as securesystemslib's, wrapped keys that refuse what is not theirs."""
+"""Keys: one form of each text form, key ids as securesystemslib's, wrapped keys that refuse what is not theirs."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_wrapped_key_cannot_ask_for_the_machine(changes: dict[str, object]) -> N
 
 @pytest.mark.parametrize("changes", [{"nonce": "AAAA"}, {"salt": ""}, {"ciphertext": "!"}, {"public": "x"}])
 def test_malformed_wrapped_key_is_refused(changes: dict[str, object]) -> None:
-    with pytest.raises(SigningError, match=r"wrapped key (is not in the one spelling|does not open)"):
+    with pytest.raises(SigningError, match=r"wrapped key (is not in the canonical form|does not open)"):
         PrivateKey.unwrap(rewrap(**changes), b"correct horse")
 
 
@@ -258,7 +258,7 @@ def test_a_short_salt_or_nonce_wraps_nothing(salt: bytes, nonce: bytes) -> None:
 
 @pytest.mark.parametrize("member", ["nonce", "salt", "ciphertext"])
 def test_a_wrapped_key_whose_member_is_no_base64_is_refused(member: str) -> None:
-    with pytest.raises(SigningError, match="is not in the one spelling"):
+    with pytest.raises(SigningError, match="is not in the canonical form"):
         PrivateKey.unwrap(rewrap(**{member: "!"}), b"correct horse")
 
 
@@ -267,7 +267,7 @@ def test_a_wrapped_key_has_one_spelling() -> None:
     inner = keys._unarmour(wrapped(), "POLICYGUARD WRAPPED KEY")
     assert inner is not None
     spaced = keys._armour(inner.replace(b",", b", ", 1), "POLICYGUARD WRAPPED KEY")
-    with pytest.raises(SigningError, match="is not in the one spelling"):
+    with pytest.raises(SigningError, match="is not in the canonical form"):
         PrivateKey.unwrap(spaced, b"correct horse")
 
 

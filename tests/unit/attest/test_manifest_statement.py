@@ -37,7 +37,7 @@ Change = Callable[[dict[str, Any]], object]
 STATEMENTS: dict[str, tuple[Change, str, str]] = {
     "another statement": (lambda d: d.update(_type="https://in-toto.io/Statement/v0.1"), "V5", "predicate type"),
     "another predicate": (lambda d: d.update(predicateType="x"), "V5", "predicate type is `x`"),
-    "a member more": (lambda d: d.update(extra=1), "V1", "spelling"),
+    "a member more": (lambda d: d.update(extra=1), "V1", "canonical form"),
     "another root": (lambda d: d["subject"][0].update(digest={"sha256": A}), "V1", "root digest"),
     "no files": (lambda d: d["predicate"].update(resources=[]), "V1", "must be there"),
     "no producer": (lambda d: d["predicate"]["policyguard"].pop("producer"), "V1", "producer"),

@@ -110,8 +110,8 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     "a sequence that no list reaches": (lambda: opened(payload(sequence=MAX_INTEGER + 1)), "sequence is"),
     "a list of no time": (lambda: opened(payload(issued_at="today")), "RFC 3339"),
     "an entry of no time": (lambda: opened(payload(entries=[{**ENTRY, "revoked_at": "today"}])), "RFC 3339"),
-    "spaces": (lambda: opened(msgspec.json.format(payload())), "one spelling"),
-    "a default that is written": (lambda: opened(payload(entries=[{**ENTRY, "since": None}])), "one spelling"),
+    "spaces": (lambda: opened(msgspec.json.format(payload())), "canonical form"),
+    "a default that is written": (lambda: opened(payload(entries=[{**ENTRY, "since": None}])), "canonical form"),
     "bytes that are no text": (lambda: opened(payload().replace(b'"version"', b'"v\xff"')), "revocation list"),
     "another payload type": (lambda: opened(payload(), "application/vnd.in-toto+json"), "payload type"),
     "a list in a batch": (

@@ -1,4 +1,4 @@
-"""Statements: canonical bytes, every field of the design, nothing sensitive, one spelling."""
+"""Statements: canonical bytes, every field of the design, nothing sensitive, one form."""
 
 from __future__ import annotations
 
@@ -227,8 +227,12 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
     ),
     "a negative epoch": (predicate(policy={"digest": "x", "epoch": -1}), "V1", "policy.epoch: found -1"),
     "a time without zone": (predicate(expires="2026-03-01T09:15:00"), "V1", "expected an rfc 3339 time"),
-    "a time in another zone": (predicate(expires="2026-03-01T10:15:00+01:00"), "V1", "one spelling of a utc time"),
-    "a time with idle zeros": (predicate(expires="2026-03-01T09:15:00.000Z"), "V1", "one spelling of a utc time"),
+    "a time in another zone": (
+        predicate(expires="2026-03-01T10:15:00+01:00"),
+        "V1",
+        "a utc time in its canonical form",
+    ),
+    "a time with idle zeros": (predicate(expires="2026-03-01T09:15:00.000Z"), "V1", "a utc time in its canonical form"),
     "two subjects": (edited(lambda d: d.update(subject=d["subject"] * 2)), "V1", "length"),
     "a subject that is not the request": (
         edited(lambda d: d["subject"][0].update(name="job:other")),
@@ -245,9 +249,9 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
     "a float": (GOOD.replace(b'"value":8', b'"value":8.5'), "V1", "found a float"),
     "a null": (fact(value=None), "V1", "found null"),
     "an integer beyond 2^53": (fact(value=2**53), "V1", "beyond 2"),
-    "spaces": (json.dumps(json.loads(GOOD), sort_keys=True).encode(), "V1", "one spelling"),
+    "spaces": (json.dumps(json.loads(GOOD), sort_keys=True).encode(), "V1", "canonical form"),
     "an unknown field first": (GOOD.replace(b'"_type"', b'"a":1,"_type"'), "V1", "unknown field"),
-    "a field twice": (GOOD[:-1] + b',"predicateType":"urn:policyguard:decision:v1"}', "V1", "one spelling"),
+    "a field twice": (GOOD[:-1] + b',"predicateType":"urn:policyguard:decision:v1"}', "V1", "canonical form"),
     "nested without end": (b'{"_type":' * 100_000, "V1", "statement"),
 }
 

@@ -158,10 +158,10 @@ def test_a_handover_says_which_key_of_one_log_follows_which() -> None:
         read_handover(handover_of(old, NoteKey("other.example/log", NEW.public)))
     with pytest.raises(VerificationError, match="expected another key of one log"):
         read_handover(handover_of(old, old))
-    with pytest.raises(VerificationError, match="is not in its one spelling"):
+    with pytest.raises(VerificationError, match="is not in its canonical form"):
         read_handover(handover_of(old, new, PAYLOAD_TYPE))
     spaced = sign(_payload(old, new, NOW) + b" ", HANDOVER_ENTRY.payload_type, (LOG_KEY, NEW)).to_bytes()
-    with pytest.raises(VerificationError, match="is not in its one spelling"):
+    with pytest.raises(VerificationError, match="is not in its canonical form"):
         read_handover(spaced)
 
 

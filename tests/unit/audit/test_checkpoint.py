@@ -1,4 +1,4 @@
-"""Checkpoints and signed notes: the published examples, and one spelling."""
+"""Checkpoints and signed notes: the published examples, and one form."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ MALFORMED_TEXTS = {
 
 @pytest.mark.parametrize("case", MALFORMED_TEXTS)
 def test_checkpoint_has_one_spelling(case: str) -> None:
-    """Step V1: everything but the one spelling is refused. Invariant I5."""
+    """Step V1: everything but the one form is refused. Invariant I5."""
     with pytest.raises(VerificationError, match="checkpoint") as caught:
         parse_checkpoint(MALFORMED_TEXTS[case].encode())
     assert caught.value.step == "V1"

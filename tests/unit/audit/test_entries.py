@@ -42,7 +42,7 @@ def test_a_payload_type_elsewhere_in_an_entry_changes_nothing(kind: EntryType) -
 
 
 def test_an_envelope_in_another_spelling_is_no_entry_of_ours() -> None:
-    """One value has one spelling: what a reader of other spellings took for a decision, ours would pass over."""
+    """One value has one form: what a reader of other spellings took for a decision, ours would pass over."""
     leaf = DECISION_ENTRY.leaf(b"{}", (KEY,))
     for spelling in (leaf.replace(b'":"', b'": "'), leaf.replace(b"/vnd", rb"\/vnd")):
         assert json.loads(spelling) == json.loads(leaf)

@@ -157,7 +157,7 @@ def test_a_text_in_parentheses_is_no_list() -> None:
 def test_actions_that_differ_in_case_are_refused() -> None:
     """They would become one."""
     assert refused(conf(EQUAL), "p, alice, a, read\np, bob, a, READ") == [
-        "PG006 model.conf:8:5: found actions that differ in case only, expected one spelling of each"
+        "PG006 model.conf:8:5: found actions that differ in case only, expected one name for each"
     ]
 
 
@@ -194,7 +194,7 @@ def test_a_leading_role_goes_without_saying() -> None:
         (conf("r.sub == p.sub r.act"), "PG109 model.conf:8:20: found `r.act`, expected `&&`, `||` or the end"),
         (conf("r.sub == p.sub \\\n   && system(r.obj)"), "PG109 model.conf:9:7: found the function `system`, expected"),
         (conf('r.sub == "a#b"'), "PG109 model.conf:8:16: found `#` inside a text, where casbin cuts the matcher"),
-        (conf("r.sub.__class__ == p.sub"), "PG011 model.conf:8:5: attribute `__class__` has no spelling here"),
+        (conf("r.sub.__class__ == p.sub"), "PG011 model.conf:8:5: attribute `__class__` has no name here"),
         (conf("r.sub.a.b == p.sub"), "PG109 model.conf:8:15: attributes of attributes have"),
         (conf("r.who == p.sub"), "PG110 model.conf:8:5: `r.who` is not in the request definition"),
         (conf("r.sub == p.who"), "PG110 model.conf:8:14: found `p.who`, expected a constant or a column of `p`"),

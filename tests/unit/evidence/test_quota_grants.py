@@ -115,7 +115,7 @@ SIGNED: dict[str, tuple[object, str]] = {
     "of more GPUs than a number may be": ({**GRANT, "gpus": 2**53}, GRANT_TYPE),
     "without a time that can be read": ({**GRANT, "expires": "tomorrow"}, GRANT_TYPE),
     "with a member more": ({**GRANT, "note": "x"}, GRANT_TYPE),
-    "in another spelling": (json.dumps(GRANT, indent=1), GRANT_TYPE),
+    "in another form": (json.dumps(GRANT, indent=1), GRANT_TYPE),
     "that leaves the version out": ({name: GRANT[name] for name in GRANT if name != "version"}, GRANT_TYPE),
     "that is a list": ([], GRANT_TYPE),
     "that is no text": (b"\xff", GRANT_TYPE),
@@ -130,7 +130,7 @@ def put_signed(folder: Path, payload: object, kind: str) -> None:
 
 @pytest.mark.parametrize(("payload", "kind"), SIGNED.values(), ids=SIGNED)
 def test_what_a_lead_signed_is_a_grant_only_as_a_whole(payload: object, kind: str, tmp_path: Path) -> None:
-    """I9: a right signature over anything but a grant in its one spelling raises nothing; the twin is one."""
+    """I9: a right signature over anything but a grant in its canonical form raises nothing; the twin is one."""
     put_signed(tmp_path, payload, kind)
     assert grants(tmp_path) == ()
     put_signed(tmp_path, GRANT, GRANT_TYPE)

@@ -1,4 +1,4 @@
-"""Requests: one spelling, strict JSON, errors that carry the path."""
+"""Requests: one form, strict JSON, errors that carry the path."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_of_and_from_json_agree() -> None:
         "x" * 513,
     ],
 )
-def test_ids_have_one_spelling(identifier: str) -> None:
+def test_an_id_has_one_form(identifier: str) -> None:
     """INVARIANT I5: an id that could pass for another one is no id."""
     with pytest.raises(RequestError) as caught:
         Request.of("user:alice", "job:submit", f"job:{identifier}")

@@ -111,8 +111,8 @@ def resigned(envelope: Envelope, change: Callable[[dict[str, object]], object]) 
     [
         (lambda d: d.update(predicateType="x"), "V5: predicate type is `x`"),
         (lambda d: d["predicate"].pop("policyguard"), "V1: not a manifest"),
-        (lambda d: d["subject"][0]["digest"].update(sha256="0" * 64), "V1: the manifest is not in its one spelling"),
-        (lambda d: d["predicate"].update(more=1), "V1: the manifest is not in its one spelling"),
+        (lambda d: d["subject"][0]["digest"].update(sha256="0" * 64), "V1: the manifest is not in its canonical form"),
+        (lambda d: d["predicate"].update(more=1), "V1: the manifest is not in its canonical form"),
         (lambda d: d["predicate"]["resources"].reverse(), "V1: not a manifest: resources must be sorted"),
         (lambda d: d["predicate"]["resources"].clear(), "V1: not a manifest"),
         (lambda d: d["predicate"]["resources"][0].update(name="../x"), "V1: not a manifest"),

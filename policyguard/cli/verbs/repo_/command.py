@@ -138,7 +138,7 @@ def _resolved(git: GitDir, word: str) -> str:
             return result
     raise EvidenceError(
         f"`{printable_name(word)}`: names no branch, tag or full object id here",
-        help="give HEAD, a branch, a tag or a full id; `git rev-parse` turns other spellings into one",
+        help="give HEAD, a branch, a tag or a full id; `git rev-parse` turns other expressions into one",
     )
 
 
