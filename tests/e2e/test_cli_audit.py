@@ -6,14 +6,17 @@ import json
 import shutil
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.note import NoteKey
+from policyguard.audit.merkle import ProofError
 from policyguard.guard import log_origin
 from policyguard.keyfiles import read_private_key
 from tests.e2e.cli_lab import CliLab
+from tests.unit.test_docs_run import ROOT, blocks
 
 REQUESTS = ("allowed", "denied-stranger", "denied-ceiling")
 
@@ -72,6 +75,25 @@ def test_what_is_proved_verifies(logged: CliLab) -> None:
     consistency = logged.here("audit", "prove", "--since", "2").data
     assert consistency["old_size"] == 2
     assert consistency["path"]
+
+
+def test_an_auditor_checks_a_newer_checkpoint_without_the_log(logged: CliLab) -> None:
+    """By the function of `docs/log.md`; a checkpoint of another history, signed by the same log, is refused."""
+    namespace: dict[str, Any] = {}
+    (block,) = blocks(ROOT / "docs" / "log.md", "python")
+    exec(block, namespace)
+    kept, trust = logged.here("audit", "prove").out.encode(), logged.path("trust.yaml").read_bytes()
+    logged.here("decide", "requests/allowed.json")
+    proof = logged.here("audit", "prove", "--since", "3").out.encode()
+    assert namespace["check_continues"](kept, proof, trust) == 4
+    logged.path("audit.db").rename(logged.path("audit.db.old"))
+    for path in logged.folder.glob("*.head"):
+        path.unlink()
+    for _ in range(4):
+        logged.here("decide", "requests/allowed.json")
+    other = logged.here("audit", "prove", "--since", "3").out.encode()
+    with pytest.raises(ProofError, match="does not begin with"):
+        namespace["check_continues"](kept, other, trust)
 
 
 @pytest.mark.parametrize("words", [("show", "3"), ("prove", "3"), ("prove", "--since", "4")], ids=str)
