@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from policyguard.attest.dsse import Envelope, sign
 from policyguard.attest.keys import PrivateKey
@@ -14,7 +15,7 @@ from policyguard.audit.stores.memory import MemoryStore
 from policyguard.model.decision import Decision, UnmetQuorum
 from policyguard.model.facts import Approval, Assurance, Fact, Facts, claims
 from policyguard.model.request import Request
-from policyguard.values import FrozenMap, Instant, parse_instant
+from policyguard.values import FrozenMap, Instant, format_instant, parse_instant
 
 NOW = parse_instant("2026-03-01T09:00:00Z")
 SECOND = 1_000_000_000
@@ -124,3 +125,42 @@ class Lab:
 
 
 BOUND = FrozenMap(facts_of().bound)
+
+
+def trust_data(trust: Trust) -> dict[str, Any]:
+    """Convert trust to a document; `parse_trust(trust_data(t)) == t`."""
+    policies: dict[str, Any] = {"digests": sorted(trust.policy_digests)} if trust.policy_digests else {}
+    if trust.min_epoch is not None:
+        policies["minEpoch"] = trust.min_epoch
+    data: dict[str, Any] = {
+        "apiVersion": "policyguard/v1",
+        "kind": "Trust",
+        "keys": [_key_data(trusted) for trusted in trust.keys],
+        "threshold": trust.threshold,
+        "logs": [log.text for log in trust.logs],
+        "audiences": sorted(trust.audiences),
+        "policies": policies,
+    }
+    if trust.self_issued:
+        data["selfIssued"] = "accept"
+    revocation = trust.revocation
+    if revocation is not None:
+        data["revocation"] = {
+            "source": revocation.source,
+            "keys": [key.text for key in revocation.keys],
+            "maxAge": f"{revocation.max_age_s}s",
+            "minSequence": revocation.min_sequence,
+        }
+    return data
+
+
+def _key_data(trusted: TrustedKey) -> dict[str, str]:
+    data: dict[str, str] = {"key": trusted.key.text}
+    if trusted.name:
+        data["name"] = trusted.name
+    if trusted.held_by is not None:
+        data["heldBy"] = trusted.held_by
+    for name, instant in (("notBefore", trusted.not_before), ("expires", trusted.expires)):
+        if instant is not None:
+            data[name] = format_instant(instant)
+    return data

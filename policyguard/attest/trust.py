@@ -26,7 +26,7 @@ from policyguard.attest.note import NoteKey
 from policyguard.errors import ConfigurationError
 from policyguard.model.decision import MAX_LIFETIME_S
 from policyguard.text import quoted, quoted_list
-from policyguard.values import MAX_INTEGER, Instant, format_instant, name_of, parse_duration_s, parse_instant
+from policyguard.values import MAX_INTEGER, Instant, name_of, parse_duration_s, parse_instant
 
 MAX_KEYS = 64
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -145,45 +145,6 @@ def parse_trust(data: object) -> Trust:
         revocation=_revocation(top["revocation"], "$.revocation") if "revocation" in top else None,
         self_issued="selfIssued" in top and _one_of(top["selfIssued"], "$.selfIssued", ("accept",)) == "accept",
     )
-
-
-def trust_data(trust: Trust) -> dict[str, Any]:
-    """Convert trust to a document; `parse_trust(trust_data(t)) == t`."""
-    policies: dict[str, Any] = {"digests": sorted(trust.policy_digests)} if trust.policy_digests else {}
-    if trust.min_epoch is not None:
-        policies["minEpoch"] = trust.min_epoch
-    data: dict[str, Any] = {
-        "apiVersion": "policyguard/v1",
-        "kind": "Trust",
-        "keys": [_key_data(trusted) for trusted in trust.keys],
-        "threshold": trust.threshold,
-        "logs": [log.text for log in trust.logs],
-        "audiences": sorted(trust.audiences),
-        "policies": policies,
-    }
-    if trust.self_issued:
-        data["selfIssued"] = "accept"
-    revocation = trust.revocation
-    if revocation is not None:
-        data["revocation"] = {
-            "source": revocation.source,
-            "keys": [key.text for key in revocation.keys],
-            "maxAge": f"{revocation.max_age_s}s",
-            "minSequence": revocation.min_sequence,
-        }
-    return data
-
-
-def _key_data(trusted: TrustedKey) -> dict[str, str]:
-    data: dict[str, str] = {"key": trusted.key.text}
-    if trusted.name:
-        data["name"] = trusted.name
-    if trusted.held_by is not None:
-        data["heldBy"] = trusted.held_by
-    for field, instant in (("notBefore", trusted.not_before), ("expires", trusted.expires)):
-        if instant is not None:
-            data[field] = format_instant(instant)
-    return data
 
 
 def _key(data: object, path: str) -> TrustedKey:

@@ -152,13 +152,8 @@ _ENCODER = msgspec.json.Encoder(order="sorted")
 
 
 def schema_data(schema: Schema) -> Any:
-    """Convert a schema to plain data without positions; `schema_of` is the inverse."""
+    """Convert a schema to plain data without positions, from which `msgspec.convert` makes it again."""
     return _plain(schema)
-
-
-def schema_of(data: Any) -> Schema:
-    """Parse the data that `schema_data` writes."""
-    return msgspec.convert(data, Schema)
 
 
 def hole_types(form: Expression) -> tuple[str, ...]:

@@ -17,8 +17,6 @@ from collections.abc import Iterator, Mapping
 
 from policyguard.errors import ConfigurationError, PolicyError, PolicyErrors
 from policyguard.fs.safe_open import kind_of, open_plain, reason_of
-from policyguard.model.policy import PolicySet
-from policyguard.policy.loader import load
 from policyguard.policy.reader import MAX_FILE_BYTES
 from policyguard.text import printable, printable_name
 from policyguard.values import Span
@@ -41,16 +39,6 @@ _RETRY = "try again when nothing changes the folder"
 
 Version = tuple[int, ...]
 """Identifies one state of a file: device, inode, mode, size, modification time and change time."""
-
-
-def load_folder(path: str | os.PathLike[str]) -> PolicySet:
-    """Load the policy set of a folder.
-
-    Raises:
-        ConfigurationError: the folder or a file in it cannot be read.
-        PolicyErrors: the policies have errors; all of them are included.
-    """
-    return load(read_folder(path))
 
 
 def read_folder(path: str | os.PathLike[str]) -> dict[str, bytes]:

@@ -15,10 +15,10 @@ from policyguard.attest.keys import PrivateKey, PublicKey
 from policyguard.attest.note import NoteKey
 from policyguard.attest.signers import Signers, parse_allowed_signers, parse_revoked
 from policyguard.attest.sshsig import SshKey, SshSignature, SshSignatureError, parse_key, parse_key_blob
-from policyguard.attest.trust import parse_trust, trust_data
+from policyguard.attest.trust import parse_trust
 from policyguard.errors import ConfigurationError
 from policyguard.model.policy import Person
-from tests.attest_lab import SIGNER, Lab
+from tests.attest_lab import SIGNER, Lab, trust_data
 
 P = 2**255 - 19
 D = -121665 * pow(121666, P - 2, P) % P

@@ -25,7 +25,7 @@ from policyguard.attest.revocation import (
 )
 from policyguard.attest.sshsig import SshKey
 from policyguard.attest.statement import parse_statement
-from policyguard.attest.trust import RevocationTrust, Trust, TrustedKey, parse_trust, trust_data
+from policyguard.attest.trust import RevocationTrust, Trust, TrustedKey, parse_trust
 from policyguard.audit.check import check_log
 from policyguard.audit.continuity import rotate
 from policyguard.audit.head import HeadLocation
@@ -61,6 +61,7 @@ from tests.attest_lab import (
     facts_of,
     key_of,
     payload_of,
+    trust_data,
 )
 
 REVOKER, OTHER_REVOKER = key_of("revoker"), key_of("other revoker")

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from policyguard.attest.trust import parse_trust, trust_data
+from policyguard.attest.trust import parse_trust
 from policyguard.audit.receipt import SignedDecision
 from policyguard.errors import VerificationError
 from policyguard.model.request import Request
 from policyguard.values import format_instant, freeze, parse_instant
 from policyguard.verify import verify
 from tests.attacks.test_verify_steps import ACCEPTED, REFUSED, Attempt
-from tests.attest_lab import AUDIENCE, BOUND, NOW, REQUEST, Lab
+from tests.attest_lab import AUDIENCE, BOUND, NOW, REQUEST, Lab, trust_data
 
 FILE = Path(__file__).parents[1] / "data/dsse/vectors.json"
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from policyguard.attest.note import NoteKey
-from policyguard.attest.trust import RevocationTrust, Trust, TrustedKey, parse_trust, trust_data
+from policyguard.attest.trust import RevocationTrust, Trust, TrustedKey, parse_trust
 from policyguard.errors import ConfigurationError
 from policyguard.model.decision import MAX_LIFETIME_S
-from tests.attest_lab import LOG_KEY, NOW, ORIGIN, POLICY_DIGEST, SECOND_SIGNER, SIGNER, key_of
+from tests.attest_lab import LOG_KEY, NOW, ORIGIN, POLICY_DIGEST, SECOND_SIGNER, SIGNER, key_of, trust_data
 
 LOG = NoteKey(ORIGIN, LOG_KEY.public)
 DOCUMENT: dict[str, Any] = {

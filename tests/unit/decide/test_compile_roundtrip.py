@@ -8,11 +8,11 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from policyguard.decide.compiled_form import compile_policy, policy_digest, schema_data, schema_of
+from policyguard.decide.compiled_form import compile_policy, policy_digest, schema_data
 from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.facts import Assurance, Fact, Facts
-from policyguard.model.policy import Approvers, PolicySet, Quorum, Role
+from policyguard.model.policy import Approvers, PolicySet, Quorum, Role, Schema
 from policyguard.model.request import Request
 from policyguard.policy.loader import load
 from policyguard.policy_store.folder import grants_of
@@ -68,7 +68,7 @@ def allows(when: str, **values: Value) -> bool:
 def test_a_schema_comes_back_whole_whatever_its_names() -> None:
     """Types, attributes, fields and context called `span` are there after compiling."""
     schema = policy_of("true").schema
-    again = schema_of(msgspec.json.decode(canonical(schema_data(schema))))
+    again = msgspec.convert(msgspec.json.decode(canonical(schema_data(schema))), Schema)
     assert again == schema
     assert {*again.resources} == {"job", "span"}
     assert {*again.resources["job"].attributes} == {"span", "name", "at", "pause", "files"}

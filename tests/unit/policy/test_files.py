@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from policyguard.errors import ConfigurationError
-from policyguard.policy.files import load_folder, read_folder
+from policyguard.policy.files import read_folder
+from policyguard.policy.loader import load
 from policyguard.policy.reader import MAX_FILE_BYTES
 
 BASE = Path(__file__).parents[2] / "data" / "policy" / "base"
@@ -47,7 +48,7 @@ def test_errors_show_the_path_as_it_was_given(folder: Path, monkeypatch: pytest.
     """A relative folder gives relative names, so that a terminal can open them."""
     monkeypatch.chdir(folder.parent)
     assert next(iter(read_folder("policies"))) == "policies/policy.yaml"
-    assert len(load_folder("policies").rules) == 1
+    assert len(load(read_folder("policies")).rules) == 1
 
 
 def _fifo(folder: Path) -> None:
@@ -130,7 +131,7 @@ def test_a_link_within_the_folder_is_followed(folder: Path) -> None:
     (folder / "..data").mkdir()
     (folder / "policy.yaml").rename(folder / "..data" / "policy.yaml")
     (folder / "policy.yaml").symlink_to("..data/policy.yaml")
-    assert len(load_folder(folder).rules) == 1
+    assert len(load(read_folder(folder)).rules) == 1
 
 
 def test_a_file_that_changes_while_the_folder_is_read_is_an_error(
