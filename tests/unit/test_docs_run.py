@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from policyguard import errors
+from policyguard import errors, exit_codes
 from policyguard.attest.trust import parse_trust
 from policyguard.cli.group import VERBS, run
 from policyguard.policy.loader import load
@@ -168,6 +168,20 @@ def test_the_navigation_names_files_that_exist() -> None:
     named = set(navigated(yaml.load((ROOT / "mkdocs.yml").read_text(), SiteLoader)["nav"]))
     assert {name for name in named if not (ROOT / "docs" / name).is_file()} == set()
     assert {page.name for page in (ROOT / "docs").glob("*.md")} <= named
+
+
+def test_the_tables_of_exit_codes_have_every_code() -> None:
+    """The README has all of them; a hook has those that it can end with."""
+    codes = {value for name, value in vars(exit_codes).items() if name.isupper() and isinstance(value, int)}
+    readme, hook = (
+        {
+            int(code)
+            for code in re.findall(r"^\| (\d+) \|", (ROOT / page).read_text().partition("| exit code |")[2], re.M)
+        }
+        for page in ("README.md", "docs/hooks/stdio.md")
+    )
+    assert codes == readme
+    assert codes - {exit_codes.FINDINGS, exit_codes.USAGE} == hook
 
 
 DECISIONS = re.findall(
