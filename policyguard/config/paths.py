@@ -34,8 +34,6 @@ EXEMPT = frozenset({"approvals", "approval_log"})
 TREES = ("policies", "reviewedCommits", "reviewed_commits")
 """Fields that may name a folder of which every file counts."""
 
-_MAX_PARENTS = 256
-
 
 def check_options(options: Mapping[str, Any], apart: Sequence[str] = ()) -> None:
     """Check that only the operator can change the paths that options name.
@@ -61,15 +59,10 @@ def check_options(options: Mapping[str, Any], apart: Sequence[str] = ()) -> None
 
 def job_folders(folder: str) -> tuple[str, ...]:
     """Return the folder of a job, and the top of the repository that contains it, if any."""
-    resolved = os.path.realpath(folder)
-    here = resolved
-    for _ in range(_MAX_PARENTS):
-        if os.path.lexists(os.path.join(here, ".git")):
-            return (resolved, here)
-        if here == "/":
-            break
-        here = os.path.dirname(here)
-    return (resolved,)
+    from policyguard.git.directory import repository_root  # a hook without --measure needs no git
+
+    resolved, root = os.path.realpath(folder), repository_root(folder)
+    return (resolved,) if root is None else (resolved, root)
 
 
 def log_files(log: str) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from policyguard.fs.ownership import is_below
 from policyguard.values import FrozenMap
 
 READ, WRITE, EXECUTE = "r", "w", "x"
@@ -18,8 +19,11 @@ READ, WRITE, EXECUTE = "r", "w", "x"
 NEWEST_ABI = 6
 """The newest Landlock ABI that adds something a profile asks for; 7 adds what the kernel writes to its audit log."""
 
+SYSTEM_CODE = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/usr")
+"""Folders of the system's programs and libraries, to which only administrators write."""
+
 SYSTEM: Mapping[str, str] = {
-    **dict.fromkeys(("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/usr"), "rx"),
+    **dict.fromkeys(SYSTEM_CODE, "rx"),
     **dict.fromkeys(("/etc", "/proc", "/sys"), "r"),
     **dict.fromkeys(("/run/systemd/resolve", "/run/resolvconf", "/run/nscd"), "r"),
     **dict.fromkeys(("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"), "rw"),
@@ -56,7 +60,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 
     def unenforced(self) -> tuple[str, ...]:
         """List what this kernel cannot enforce of the profile, for people."""
-        return (*(what for abi, what in NOT_BEFORE.items() if self.abi < abi), *NEVER_ENFORCED)
+        return (*missing_before(self.abi), *NEVER_ENFORCED)
 
     def record(self, roots: Mapping[str, str]) -> FrozenMap:
         """Write the profile as it is recorded in a decision, without the system's own paths.
@@ -84,6 +88,11 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         return cls(abi=record["abi"], paths=merge_rights(system_paths(), own))
 
 
+def missing_before(abi: int) -> tuple[str, ...]:
+    """List what a kernel with this ABI does not enforce and a newer one does."""
+    return tuple(what for since, what in NOT_BEFORE.items() if abi < since)
+
+
 def is_system(path: str) -> bool:
     """Return True for a path that every confined job may use."""
     return path in SYSTEM or path.startswith("/dev/nvidia")
@@ -101,11 +110,6 @@ def located(path: str, roots: Mapping[str, str]) -> str:
     """Find the path that `placeholder` named."""
     name, slash, rest = path.partition("/")
     return roots[name] + slash + rest if name in roots else path
-
-
-def is_below(path: str, folder: str) -> bool:
-    """Return True for the folder itself and all in it; both are resolved paths."""
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def system_paths() -> dict[str, str]:

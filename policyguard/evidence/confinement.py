@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from policyguard.confinement.profile import NEWEST_ABI, SYSTEM, Profile, is_below, merge_rights, system_paths
+from policyguard.confinement.profile import NEWEST_ABI, SYSTEM, Profile, merge_rights, system_paths
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.job import resolve_executable
+from policyguard.fs.ownership import is_below
 from policyguard.git.directory import repository_root
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request

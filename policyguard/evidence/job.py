@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
+from policyguard.fs.ownership import is_below
 from policyguard.fs.safe_open import file_record
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
@@ -194,7 +195,7 @@ def _location(root: str, name: str) -> str:
     if not name or "\0" in name:
         raise EvidenceError(f"`{printable_name(name)}`: found no file name")
     resolved = os.path.realpath(os.path.join(root, name))
-    if resolved.startswith(root.rstrip("/") + "/"):
+    if resolved != root and is_below(resolved, root):
         return os.path.relpath(resolved, root)
     # INVARIANT I15: a relative name that leads out of the job's folder is refused, an absolute one stays visible.
     if not os.path.isabs(name):

@@ -6,16 +6,17 @@ import os
 import time
 from collections.abc import Collection
 
-from policyguard.confinement.profile import is_below
+from policyguard.confinement.profile import SYSTEM_CODE
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.confinement import installations
 from policyguard.evidence.job import resolve_executable
+from policyguard.fs.ownership import is_below
 from policyguard.fs.safe_open import file_record, read_small
 from policyguard.git.directory import find_gitdir
 from policyguard.git.objects import object_id, open_objects
 from policyguard.git.refs import References
-from policyguard.git.trees import EXECUTABLE, files_of, tree_of
+from policyguard.git.trees import EXECUTABLE, entry_at, tree_of
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
 from policyguard.program.follow import Program, follow
@@ -26,8 +27,6 @@ PROGRAM = "resource.program"
 
 MAX_PROGRAM_BYTES = 16 << 20
 """Source is shorter; a longer file is no part of a commit that somebody reads."""
-
-SYSTEM_FOLDERS = ("/bin", "/sbin", "/usr", "/lib", "/lib64")
 
 _REGULAR = frozenset({0o100644, 0o100664, EXECUTABLE})
 
@@ -51,7 +50,7 @@ class ProgramCollector:
 
     def _record(self, inputs: JobInputs, program: Program) -> FrozenMap:
         # Anybody can make a folder that resembles an environment; only the one of the command itself is measured.
-        prefixes = (*SYSTEM_FOLDERS, *installations(program.started[0] if program.started else ""))
+        prefixes = (*SYSTEM_CODE, *installations(program.started[0] if program.started else ""))
         ours = program.started[:-1] if program.kind == "binary" else program.started
         foreign = [path for path in ours if path != program.path and not _comes_from(path, prefixes)]
         if foreign:
@@ -63,7 +62,7 @@ class ProgramCollector:
         record: FrozenMap | dict[str, Value] = {}
         if program.path:
             record = file_record(program.path, printable_name(program.path))
-            if any(is_below(os.path.realpath(program.path), folder) for folder in SYSTEM_FOLDERS):
+            if any(is_below(os.path.realpath(program.path), folder) for folder in SYSTEM_CODE):
                 origin = "system"
             elif _comes_from(program.path, prefixes):
                 origin = "environment"
@@ -89,7 +88,7 @@ class ProgramCollector:
             return False
         commit, _ = References(git).head()
         with open_objects(git, commit, time.monotonic() + self._timeout_s) as reader:
-            entry = files_of(reader, tree_of(reader, commit)).get(os.fsencode(os.path.relpath(real, root)))
+            entry = entry_at(reader, tree_of(reader, commit), os.fsencode(os.path.relpath(real, root)))
             if entry is None or entry.mode not in _REGULAR:
                 return False
             return object_id(reader.object_format, "blob", read_small(real, MAX_PROGRAM_BYTES)) == entry.oid

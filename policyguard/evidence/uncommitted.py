@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable
 
 from policyguard.errors import EvidenceError
+from policyguard.fs.ownership import is_below
 from policyguard.fs.safe_open import file_record, kind_of, reason_of
 from policyguard.git.directory import gitdir_of
 from policyguard.git.refs import References
@@ -76,7 +77,8 @@ def _record(root: bytes, relative: bytes, owners: frozenset[int], max_bytes: int
 
 
 def _link(root: bytes, path: bytes, name: str) -> FrozenMap:
-    if not os.path.realpath(path).startswith(os.path.realpath(root).rstrip(b"/") + b"/"):
+    real, top = os.path.realpath(path), os.path.realpath(root)
+    if real == top or not is_below(real, top):
         raise EvidenceError(f"`{name}`: an uncommitted link leads out of the repository")
     target = os.readlink(path)
     return FrozenMap(path=name, digest=hashlib.sha256(b"link " + target).hexdigest(), size=len(target))

@@ -6,6 +6,8 @@ import os
 import re
 from collections.abc import Collection
 
+from policyguard.fs.ownership import is_below
+
 _SHARED = """\
 9p acfs afs beegfs ceph cifs coda cvmfs fhgfs gfs gfs2 glusterfs gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs
 panfs pvfs2 smb2 smb3 smbfs virtiofs vboxsf
@@ -45,7 +47,7 @@ def file_system(path: str | os.PathLike[str], mounts: str = MOUNTS) -> str | Non
     # Files of btrfs and of some overlays have a device of their own, which is in no mount: the path decides.
     real = os.fsencode(os.path.realpath(path))
     points = [(_point(line), line) for _, line in table]
-    around = [mount for mount in points if real == mount[0] or real.startswith(mount[0].rstrip(b"/") + b"/")]
+    around = [mount for mount in points if is_below(real, mount[0])]
     # Of two mounts on one point the later one covers the other.
     return _kind(max(reversed(around), key=lambda mount: len(mount[0]))[1]) if around else None
 

@@ -12,6 +12,7 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
+from typing import AnyStr
 
 from policyguard.errors import ConfigurationError
 from policyguard.fs.safe_open import open_plain, reason_of
@@ -114,6 +115,12 @@ def read_owned(path: str | os.PathLike[str], max_bytes: int, *, apart: Sequence[
     return data, resolved
 
 
+def is_below(path: AnyStr, folder: AnyStr) -> bool:
+    """Return True for the folder itself and all in it; both are absolute, with links resolved."""
+    slash = "/" if isinstance(folder, str) else b"/"
+    return path == folder or path.startswith(folder.rstrip(slash) + slash)
+
+
 def check_apart(resolved: str, apart: Sequence[str], label: str) -> None:
     """Check that a resolved path is outside these folders.
 
@@ -127,7 +134,7 @@ def check_apart(resolved: str, apart: Sequence[str], label: str) -> None:
     """
     for folder in apart:
         outside = os.path.realpath(folder)
-        if resolved == outside or resolved.startswith(outside.rstrip("/") + "/"):
+        if is_below(resolved, outside):
             raise ConfigurationError(
                 f"{printable_name(label)}: found in `{printable_name(outside)}`, the folder or repository of the job, "
                 "expected a path outside of it",

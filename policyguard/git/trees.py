@@ -58,6 +58,25 @@ def files_of(reader: ObjectReader, tree: str) -> dict[bytes, Entry]:
     return files
 
 
+def entry_at(reader: ObjectReader, tree: str, path: bytes) -> Entry | None:
+    """Return the entry of a tree at one path; None if there is none. Reads no folder beside the path.
+
+    Args:
+        reader: of the repository.
+        tree: the id of the tree.
+        path: relative to the tree, with `/` between its names.
+
+    Raises:
+        EvidenceError: a folder on the path is malformed.
+    """
+    entry: Entry | None = Entry(TREE, tree)
+    for name in path.split(b"/"):
+        if entry is None or entry.mode != TREE:
+            return None
+        entry = dict(parse_tree(reader.read(entry.oid, "tree"), len(tree) // 2)).get(name)
+    return entry
+
+
 def parse_tree(content: bytes, oid_bytes: int) -> Iterator[tuple[bytes, Entry]]:
     """Yield name and entry of each line of a tree object: tree = *( mode SP name NUL oid ).
 

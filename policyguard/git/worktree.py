@@ -15,6 +15,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from policyguard.errors import EvidenceError
+from policyguard.fs.ownership import is_below
 from policyguard.fs.safe_open import FOLDER_FLAGS, open_regular, read_all, reason_of
 from policyguard.git.directory import GitDir, gitdir_of
 from policyguard.git.objects import ObjectReader, new_hasher, object_id, open_objects
@@ -198,5 +199,5 @@ class _Walk:
 
     def _note_outside_link(self, path: bytes, target: bytes) -> None:
         resolved = os.path.realpath(os.path.join(self._root, os.path.dirname(path), target))
-        if not (resolved + b"/").startswith(self._root.rstrip(b"/") + b"/"):
+        if not is_below(resolved, self._root):
             self.findings.outside_links.append(path)

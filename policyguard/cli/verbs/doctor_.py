@@ -28,7 +28,7 @@ from policyguard.cli.verbs.init_ import example_policies
 from policyguard.cli.verbs.verify_ import read_trust
 from policyguard.config.file import Config
 from policyguard.confinement.landlock import abi_version
-from policyguard.confinement.profile import NEVER_ENFORCED, NEWEST_ABI, Profile
+from policyguard.confinement.profile import missing_before
 from policyguard.errors import PolicyGuardError, VerificationError
 from policyguard.exit_codes import FINDINGS, OK
 from policyguard.guard import Guard
@@ -122,7 +122,7 @@ def _confinement() -> str:
     abi, reason = abi_version()
     if not abi:
         return f"`run --confine` starts no job here: {reason}"
-    gaps = Profile(abi=min(abi, NEWEST_ABI), paths={}).unenforced()[: -len(NEVER_ENFORCED)]
+    gaps = missing_before(abi)
     return f"`run --confine` uses Landlock ABI {abi}" + (f"; not enforced: {'; '.join(gaps)}" if gaps else "")
 
 

@@ -10,17 +10,22 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
+from policyguard.confinement.profile import SYSTEM_CODE
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.job import injection_variables, resolve_executable
 from policyguard.evidence.processes import Mapped, Process, describe, family_of, process
+from policyguard.fs.ownership import is_below
 from policyguard.fs.safe_open import reason_of
 from policyguard.git.directory import repository_root
 from policyguard.hooks.watch.drift import PROCESS, PROCESS_UNSEEN, Drift
 from policyguard.text import printable_name
 
-SYSTEM_FOLDERS = ("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin", "/opt", "/nix/store", "/dev")
-"""Folders for code that only administrators can write. GPU drivers map devices; /dev/shm is not listed."""
+SYSTEM_FOLDERS = (*SYSTEM_CODE, "/opt", "/nix/store", "/dev")
+"""Folders for code that only administrators can write. GPU drivers map devices; files in /dev/shm are excluded below.
+
+More than a program may come from (`evidence/program.py`): a running job also maps the libraries of drivers and tools.
+"""
 
 CACHE_VARIABLES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR", "XDG_CACHE_HOME")
 CACHES = ("~/.cache", "~/.triton", "~/.nv", "/tmp/torchinductor_*")
@@ -114,7 +119,7 @@ class JobProcesses:
         if mapped.is_memory or mapped.deleted:
             return False
         path = os.fsdecode(mapped.path)
-        if path.startswith("/dev/shm/"):
+        if is_below(path, "/dev/shm"):
             return False
         if _lies_in(path, self._folders):
             return True
@@ -167,7 +172,7 @@ def _lies_in(path: str, folders: tuple[str, ...]) -> bool:
         if folder.endswith("*"):
             if path.startswith(folder[:-1]):
                 return True
-        elif path.startswith(folder.rstrip("/") + "/"):
+        elif is_below(path, folder):
             return True
     return False
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from policyguard.confinement.profile import NEVER_ENFORCED, Profile, is_below, located, merge_rights, placeholder
+from policyguard.confinement.profile import NEVER_ENFORCED, Profile, located, merge_rights, placeholder
 
 HERE = {"{tree}": "/home/alice/job", "{data}": "/data"}
 
@@ -43,12 +43,6 @@ def test_the_nearest_root_names_a_path_and_the_whole_disk_none() -> None:
     """Of two roots the longer one; a job in `/` does not turn every path into one of its own."""
     assert placeholder("/a/b/c", {"{outer}": "/a", "{inner}": "/a/b"}) == "{inner}/c"
     assert placeholder("/etc/passwd", {"{tree}": "/"}) == "/etc/passwd"
-
-
-@pytest.mark.parametrize(("path", "below"), [("/a", True), ("/a/b", True), ("/ab", False), ("/", False)])
-def test_below_is_the_folder_and_what_it_holds(path: str, below: bool) -> None:
-    """Of whole names only."""
-    assert is_below(path, "/a") is below
 
 
 def test_rights_of_one_path_add_up() -> None:
