@@ -9,7 +9,7 @@ import msgspec
 from msgspec import structs
 
 from policyguard.errors import PolicyErrors, RequestError
-from policyguard.model.facts import Fact, Facts, claims
+from policyguard.model.facts import Approval, Fact, Facts, claims
 from policyguard.model.policy import Binding, PolicySet, Schema, ValueType
 from policyguard.model.request import Request
 from policyguard.policy.nodes import Mapping as MapNode
@@ -40,11 +40,13 @@ class Supposition(msgspec.Struct, frozen=True, kw_only=True):
     approvers: tuple[str, ...] = ()
     contributors: tuple[str, ...] = ()
 
+    def signed(self, now: Instant) -> tuple[Approval, ...]:
+        """Return the approvals as if they had just been signed."""
+        return tuple(supposed_approval(account, now, SOURCE) for account in self.approvers)
+
 
 def supposed_facts(request: Request, schema: Schema, supposed: Supposition, now: Instant) -> Facts:
     """Build the facts of a request as they are supposed; contributors are the subject alone unless given.
-
-    A fact without an assurance gets the lowest that the schema accepts.
 
     Args:
         request: what is asked; its own properties stay claims.
@@ -52,26 +54,46 @@ def supposed_facts(request: Request, schema: Schema, supposed: Supposition, now:
         supposed, now: what is supposed, and the time of it.
 
     Raises:
+        PolicyErrors, RequestError: as `supposed_entries`.
+    """
+    return Facts(
+        request,
+        supposed_entries(request, schema, supposed, now)[0],
+        approvals=supposed.signed(now),
+        contributors=supposed.contributors or (request.subject.ref,),
+    )
+
+
+def supposed_entries(
+    request: Request, schema: Schema, supposed: Supposition, now: Instant
+) -> tuple[dict[str, Fact], frozenset[tuple[str, ...]]]:
+    """Read what is supposed; a fact without an assurance gets the lowest that the schema accepts.
+
+    Args:
+        request: what is asked; its own properties are claims.
+        schema: declares which facts there are.
+        supposed, now: what is supposed, and the time of it.
+
+    Returns:
+        The facts by path; and the paths that are known by them, where only some members of a record may be.
+
+    Raises:
         PolicyErrors: a fact is not of the schema, or malformed; all of them are included.
         RequestError: a fact has another form.
     """
     problems = Problems()
     entries = claims(request, now)
+    members: set[tuple[str, ...]] = set()
     if supposed.facts or supposed.documents:
         _check_types(request, schema, problems)
         reader = FactReader(schema, problems, SOURCE)
         for name, data in supposed.documents.items():
             _add_document(reader, entries, request, name, data, now)
-        for text in supposed.facts:
-            _add_text(reader, entries, request, schema, text, now)
+        members = {_add_text(reader, entries, request, schema, text, now) for text in supposed.facts}
     if problems.errors:
         raise PolicyErrors(problems.errors)
-    return Facts(
-        request,
-        entries,
-        approvals=tuple(supposed_approval(account, now, SOURCE) for account in supposed.approvers),
-        contributors=supposed.contributors or (request.subject.ref,),
-    )
+    partial = {path[:2] for path in members if len(path) > 2}
+    return entries, frozenset(members | ({tuple(path.split(".")) for path in entries} - partial))
 
 
 def with_roles(policies: PolicySet, subject: str, roles: Sequence[str]) -> PolicySet:
@@ -124,7 +146,8 @@ def _add_document(
 
 def _add_text(
     reader: FactReader, entries: dict[str, Fact], request: Request, schema: Schema, text: str, now: Instant
-) -> None:
+) -> tuple[str, ...]:
+    """Add a fact, and return the path that is known by it."""
     match = _FACT.fullmatch(text)
     if match is None:
         raise RequestError(
@@ -147,6 +170,7 @@ def _add_text(
         if earlier is not None and earlier.source == SOURCE:
             fact = structs.replace(fact, value=_merge(earlier.value, fact.value), assurance=earlier.assurance)
         entries[name] = fact if assurance is None else structs.replace(fact, assurance=assurance)
+    return (*path.split("."), *members)
 
 
 def _check_members(members: Sequence[str], type_: ValueType, schema: Schema, text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable
@@ -34,7 +35,7 @@ def test_every_verb_has_help(verb: str, here: Callable[..., Ended]) -> None:
 def test_help_lists_every_verb(here: Callable[..., Ended]) -> None:
     """The table of verbs and the help are one list."""
     listed = [
-        line.split()[0] for line in here("--help").out.split("Commands:")[1].splitlines() if line.startswith("  ")
+        line.split()[0] for line in here("--help").out.split("Commands:")[1].splitlines() if re.match("  \\S", line)
     ]
     assert [verb for verb in listed if verb in VERBS] == list(VERBS)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,11 @@ from policyguard.assembly.jobs import review_files
 from policyguard.assembly.requests import request_collectors
 from policyguard.audit.approval_use import preview_decision
 from policyguard.audit.stores.sqlite import SqliteStore
-from policyguard.cli.files import REQUEST, read_input, read_request
+from policyguard.cli.files import REQUEST, read_request
 from policyguard.cli.options import json_option, key_option, log_option, observed_option, policies_option
 from policyguard.cli.output import say, say_explanation, say_json
 from policyguard.cli.settings import author_settings, needed, snapshot_keys
+from policyguard.cli.supposing import snapshot_with_roles, supposing, take_supposition
 from policyguard.config.file import Config
 from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
@@ -25,23 +25,11 @@ from policyguard.exit_codes import code_of_decision
 from policyguard.hooks.responses import decision_data
 from policyguard.model.decision import Decision
 from policyguard.model.facts import Facts
-from policyguard.model.request import MAX_REQUEST_BYTES, Request
-from policyguard.policy_store.folder import grants_of, policy_set_of_folder
+from policyguard.model.request import Request
 from policyguard.policy_store.load import load_snapshot
-from policyguard.testing.suppose import Supposition, supposed_facts, with_roles
+from policyguard.testing.suppose import Supposition, supposed_facts
 from policyguard.text import printable
-from policyguard.values import Instant, format_instant, parse_instant
-
-_NO_SECONDS = re.compile(r"(T\d\d:\d\d)(Z|[+-]\d\d:\d\d)$")
-
-
-def _at(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Instant | None:
-    if text is None:
-        return None
-    try:
-        return parse_instant(_NO_SECONDS.sub(r"\1:00\2", text))
-    except ValueError as problem:
-        raise click.BadParameter(str(problem)) from problem
+from policyguard.values import Instant, format_instant
 
 
 @click.command("explain")
@@ -49,23 +37,12 @@ def _at(_context: click.Context, _parameter: click.Parameter, text: str | None) 
 @key_option
 @log_option
 @observed_option
-@click.option("--fact", "facts", multiple=True, metavar="PATH=VALUE[@ASSURANCE]", help="Suppose a fact.")
-@click.option("--facts", "files", multiple=True, type=click.Path(path_type=Path), help="Suppose the facts of a file.")
-@click.option(
-    "--role",
-    "roles",
-    multiple=True,
-    metavar="ROLE@DOMAIN",
-    help="Suppose this role of the subject; its own bindings then do not count.",
-)
-@click.option("--approved-by", "approvers", multiple=True, metavar="TYPE:ID", help="Suppose an approval.")
-@click.option("--contributor", "contributors", multiple=True, metavar="TYPE:ID", help="Suppose whose work it is.")
-@click.option("--at", callback=_at, metavar="TIME", help="Suppose this time, such as 2027-01-05T03:00Z.")
+@supposing("fact", "facts", "role", "approved-by", "contributor", "at")
 @click.option("--full", is_flag=True, help="Every rule that could concern the request, with each atom.")
 @click.option("--viewer", metavar="TYPE:ID", help="Explain it as this subject may see it.")
 @json_option
 @click.argument("request", nargs=-1, required=True, metavar=REQUEST)
-def command(request: tuple[str, ...], observed: tuple[str, ...], at: Instant | None, **chosen: Any) -> int:
+def command(request: tuple[str, ...], observed: tuple[str, ...], **chosen: Any) -> int:
     """Explain how a request would be decided; nothing is signed or logged.
 
     REQUEST is a file, `-` for standard input, YAML if its name ends with .yaml. A request in words names claimed
@@ -80,10 +57,7 @@ def command(request: tuple[str, ...], observed: tuple[str, ...], at: Instant | N
     """
     view = {name: chosen.pop(name) for name in ("full", "viewer")}
     as_json = chosen.pop("as_json")
-    supposed = Supposition(
-        documents={str(path): read_input(path, MAX_REQUEST_BYTES) for path in chosen.pop("files")},
-        **{name: chosen.pop(name) for name in ("facts", "roles", "approvers", "contributors")},
-    )
+    supposed, at = take_supposition(chosen)
     parsed = read_request(*request)
     config = author_settings(**chosen)
     note = None
@@ -126,13 +100,7 @@ def _decision(snapshot: Snapshot, facts: Facts, log: Path | None) -> Decision:
 
 
 def _suppose(config: Config, request: Request, supposed: Supposition, now: Instant) -> Decision:
-    """Decide about what is supposed; supposed roles need a folder of policies, as a snapshot has no bindings."""
-    path = needed(config, "policies")
-    if supposed.roles:
-        policies = with_roles(policy_set_of_folder(path), request.subject.ref, supposed.roles)
-        snapshot = Snapshot.of(policies, grants_of(policies))
-    else:
-        snapshot = load_snapshot(path, snapshot_keys(config, path))
+    snapshot = snapshot_with_roles(config, request.subject.ref, supposed.roles)
     return Engine(snapshot).decide(supposed_facts(request, snapshot.schema, supposed, now), now)
 
 

@@ -1,0 +1,90 @@
+"""The options by which somebody supposes facts, roles, approvals and the time of a request."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from policyguard.cli.files import read_input
+from policyguard.cli.settings import needed, snapshot_keys
+from policyguard.config.file import Config
+from policyguard.decide.snapshot import Snapshot
+from policyguard.model.request import MAX_REQUEST_BYTES
+from policyguard.policy_store.folder import grants_of, policy_set_of_folder
+from policyguard.policy_store.load import load_snapshot
+from policyguard.testing.suppose import Supposition, with_roles
+from policyguard.values import Instant, parse_instant
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_NO_SECONDS = re.compile(r"(T\d\d:\d\d)(Z|[+-]\d\d:\d\d)$")
+
+
+def _at(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Instant | None:
+    if text is None:
+        return None
+    try:
+        return parse_instant(_NO_SECONDS.sub(r"\1:00\2", text))
+    except ValueError as problem:
+        raise click.BadParameter(str(problem)) from problem
+
+
+_OPTIONS = {
+    "fact": click.option("--fact", "facts", multiple=True, metavar="PATH=VALUE[@ASSURANCE]", help="Suppose a fact."),
+    "facts": click.option(
+        "--facts", "files", multiple=True, type=click.Path(path_type=Path), help="Suppose the facts of a file."
+    ),
+    "role": click.option(
+        "--role",
+        "roles",
+        multiple=True,
+        metavar="ROLE@DOMAIN",
+        help="Suppose this role of the subject; its own bindings then do not count.",
+    ),
+    "approved-by": click.option(
+        "--approved-by", "approvers", multiple=True, metavar="TYPE:ID", help="Suppose an approval."
+    ),
+    "contributor": click.option(
+        "--contributor", "contributors", multiple=True, metavar="TYPE:ID", help="Suppose whose work it is."
+    ),
+    "at": click.option("--at", callback=_at, metavar="TIME", help="Suppose this time, such as 2027-01-05T03:00Z."),
+}
+
+
+def supposing(*names: str) -> Callable[[F], F]:
+    """Return the decorator that adds these of the options; `take_supposition` takes their values."""
+
+    def decorate(command: F) -> F:
+        for name in reversed(names):
+            command = _OPTIONS[name](command)
+        return command
+
+    return decorate
+
+
+def take_supposition(chosen: dict[str, Any]) -> tuple[Supposition, Instant | None]:
+    """Take what is supposed, and the supposed time, out of the options of a command."""
+    supposed = Supposition(
+        documents={str(path): read_input(path, MAX_REQUEST_BYTES) for path in chosen.pop("files", ())},
+        **{name: tuple(chosen.pop(name, ())) for name in ("facts", "roles", "approvers", "contributors")},
+    )
+    return supposed, chosen.pop("at", None)
+
+
+def snapshot_with_roles(config: Config, subject: str, roles: Sequence[str]) -> Snapshot:
+    """Load the policies, with these roles in place of the bindings of a subject if there are any.
+
+    Args:
+        config: names the policies.
+        subject: whose roles are supposed.
+        roles: `ROLE@DOMAIN` each; they need a folder of policies, as a snapshot has no bindings.
+    """
+    path = needed(config, "policies")
+    if not roles:
+        return load_snapshot(path, snapshot_keys(config, path))
+    policies = with_roles(policy_set_of_folder(path), subject, roles)
+    return Snapshot.of(policies, grants_of(policies))
