@@ -27,6 +27,7 @@ from policyguard.evidence.job import ARGV, FILES, JobCollector
 from policyguard.evidence.program import ProgramCollector
 from policyguard.evidence.quota import QuotaCollector
 from policyguard.evidence.repository import RepositoryCollector
+from policyguard.evidence.scale import ScaleCollector
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Request
 from policyguard.policy_store.load import load_snapshot
@@ -109,6 +110,7 @@ def job_collectors(
         JobCollector(),
         RepositoryCollector(),
         ProgramCollector(),
+        ScaleCollector(),
         JobCheckpoints(options, producers),
         GrantCollector(str(grants.folder), grants.keys) if grants is not None else GrantCollector(),
         _environment_collector(measurement.environment, seal, report),

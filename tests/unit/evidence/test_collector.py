@@ -29,6 +29,7 @@ from policyguard.evidence.push.certificate import Signed
 from policyguard.evidence.push.collector import PushCollector
 from policyguard.evidence.quota import QuotaCollector
 from policyguard.evidence.repository import RepositoryCollector
+from policyguard.evidence.scale import ScaleCollector
 from policyguard.model.facts import Assurance, Fact, Facts
 from policyguard.model.request import Request
 
@@ -275,6 +276,7 @@ ALL_COLLECTORS: tuple[Collector, ...] = (
     GrantCollector("/nonexistent/grants"),
     QuotaCollector(file="/nonexistent/quota.json"),
     ProgramCollector(),
+    ScaleCollector(),
     ConfinementCollector(),
     PushCollector(EvidenceError("not seen"), Signed(status="none"), Signers(()), "REMOTE_USER"),
 )

@@ -20,6 +20,7 @@ from policyguard.evidence.job import INJECTION_VARIABLES, JobCollector
 from policyguard.evidence.program import ProgramCollector
 from policyguard.evidence.quota import QuotaCollector
 from policyguard.evidence.repository import CODE, RepositoryCollector
+from policyguard.evidence.scale import ScaleCollector
 from policyguard.model.request import Request
 from tests.attacks.git_lab import make_lab
 
@@ -34,6 +35,7 @@ COLLECTORS: tuple[Collector, ...] = (
     EnvironmentCollector("/nonexistent/baseline", ()),
     JobCheckpoints(),
     ProgramCollector(),
+    ScaleCollector(),
     ConfinementCollector(),
     QuotaCollector(file="/nonexistent/quota.json"),
     GrantCollector(),
