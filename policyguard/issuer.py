@@ -11,7 +11,7 @@ request. Leaves to `guard.py`: measuring, and which policies are in force.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -19,16 +19,17 @@ import msgspec
 
 from policyguard.attest.dsse import Envelope, sign
 from policyguard.attest.keys import PrivateKey
-from policyguard.attest.statement import MAX_STATEMENT_BYTES, PAYLOAD_TYPE, decision_statement
+from policyguard.attest.statement import MAX_STATEMENT_BYTES, NOTHING, PAYLOAD_TYPE, decision_statement
 from policyguard.audit.approval_use import ApprovalConsumption, PendingStatement, is_single_use, state_sequentially
 from policyguard.audit.log import Log
 from policyguard.audit.policy_epochs import PolicyUse
 from policyguard.audit.receipt import SignedDecision
 from policyguard.decide.engine import Engine, internal_error
+from policyguard.decide.redaction import Redact
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import PolicyGuardError, SigningError
 from policyguard.model.decision import Decision, denial_without_rules
-from policyguard.model.facts import Facts
+from policyguard.model.facts import COMMANDS, Facts
 from policyguard.model.request import Request
 from policyguard.values import ALWAYS, NANOSECONDS_PER_S, NEVER, FrozenMap, Instant
 
@@ -41,8 +42,11 @@ if TYPE_CHECKING:
 OVERSIZED = "engine.oversized"
 
 
-StatedDecision: TypeAlias = tuple[Decision, bytes]
-"""A decision and its encoded statement; a denial replaces the decision if the statement would be too long."""
+StatedDecision: TypeAlias = tuple[Decision, bytes, bytes]
+"""A decision, its encoded statement, and the digest key if that hides values.
+
+A denial replaces the decision if the statement would be too long.
+"""
 
 
 class Issuer:
@@ -66,6 +70,8 @@ class Issuer:
         self._advisory = advisory
         self._clock = clock
         self._reserve = reserve
+        self._secret: bytes | None = None
+        """The signing key's derivation that digest keys are made from, at the first decision that hides a value."""
         self._described: tuple[Snapshot, PolicyUse] | None = None
         """The snapshot of the last decision, and what the log is to know of it."""
 
@@ -103,7 +109,7 @@ class Issuer:
             receipts = self._log.append_many(build(), use)
         return tuple(
             [
-                SignedDecision(envelope, receipt, statement.decision)
+                SignedDecision(envelope, receipt, statement.decision, statement.digest_key)
                 for statement, envelope, receipt in zip(statements, envelopes, receipts, strict=False)
             ]
         )
@@ -123,9 +129,9 @@ class Issuer:
         # INVARIANT I4: only the policies allow; everything else that is signed with the guard's key denies.
         if decision.allowed:
             raise ValueError("found a decision that allows, expected a denial")
-        _, payload = self._statement(snapshot, decision, self._clock(), recorded_paths=None)
+        _, payload, digest_key = self._statement(snapshot, decision, self._clock(), recorded_paths=None)
         envelope = sign(payload, PAYLOAD_TYPE, (self._key,))
-        return SignedDecision(envelope, self._log.append(envelope.to_bytes()), decision)
+        return SignedDecision(envelope, self._log.append(envelope.to_bytes()), decision, digest_key)
 
     def _reservations(self, snapshot: Snapshot, facts: Sequence[Facts]) -> Reservations | None:
         if self._reserve is None:
@@ -158,8 +164,10 @@ class Issuer:
         recorded_paths = snapshot.facts_read_by(decision)
         if recorded_paths is not None and recording:
             recorded_paths = recorded_paths.union(recording)
-        decision, payload = self._statement(snapshot, decision, now, recorded_paths=recorded_paths, edited=edited)
-        return PendingStatement(decision, payload, is_single_use(snapshot, decision))
+        decision, payload, digest_key = self._statement(
+            snapshot, decision, now, recorded_paths=recorded_paths, edited=edited
+        )
+        return PendingStatement(decision, payload, is_single_use(snapshot, decision), digest_key)
 
     def _statement(
         self,
@@ -178,21 +186,40 @@ class Issuer:
             )
         if decision.requiring:
             expires = snapshot.lasts_until(decision, now, expires)
+        decision_id, sensitive = os.urandom(16).hex(), snapshot.sensitive(request)
+        digest_key, redactions = self._hide(decision.facts, decision_id, sensitive, snapshot.redactions(request))
         return state_within_bounds(
             decision,
             request,
-            decision_id=os.urandom(16).hex(),
+            decision_id=decision_id,
             audience=self._audience,
             issued_at=now,
             not_before=now,
             expires=expires,
             advisory=self._advisory,
             recorded_paths=recorded_paths,
-            sensitive=snapshot.sensitive(request),
-            redactions=snapshot.redactions(request),
+            sensitive=sensitive,
+            redactions=redactions,
             policies=snapshot.name,
             edited=edited,
+            digest_key=digest_key,
         )
+
+    def _hide(
+        self, facts: Facts, decision_id: str, sensitive: frozenset[str], redactions: Mapping[str, Redact]
+    ) -> tuple[bytes, Mapping[str, Redact]]:
+        """Choose the digest key, if a value has to be hidden, and what hides parts of values."""
+        paths = COMMANDS.union(sensitive, redactions) if sensitive or redactions else COMMANDS
+        if paths.isdisjoint(facts.entries) and paths.isdisjoint(facts.missing):
+            return b"", redactions
+        # A hook that decides about no command and nothing sensitive starts without the module.
+        module = import_module("policyguard.attest.hidden_values")
+        if self._secret is None:
+            self._secret = self._key.derive(module.PURPOSE)
+        hidden: tuple[bytes, Mapping[str, Redact]] = module.hide_values(
+            facts, sensitive, redactions, module.digest_key(self._secret, decision_id)
+        )
+        return hidden
 
 
 def state_within_bounds(decision: Decision, request: Request, **options: Any) -> StatedDecision:
@@ -204,8 +231,9 @@ def state_within_bounds(decision: Decision, request: Request, **options: Any) ->
         options: as for `decision_statement`.
     """
     payload = decision_statement(decision, request, **options)
+    digest_key: bytes = options.get("digest_key", b"")
     if len(payload) <= MAX_STATEMENT_BYTES:
-        return decision, payload
+        return decision, payload, digest_key
     # INVARIANT I2: what cannot be recorded is not allowed.
     facts = decision.facts
     reason = (
@@ -215,7 +243,7 @@ def state_within_bounds(decision: Decision, request: Request, **options: Any) ->
     bound = {path: fact for path, fact in facts.entries.items() if fact.bound}
     recorded = Facts(request, bound, missing=FrozenMap(request=reason))
     denial = denial_without_rules(recorded, (OVERSIZED,), decision.now, decision.explainer)
-    return denial, decision_statement(denial, request, **{**options, "recorded_paths": ()})
+    return denial, decision_statement(denial, request, **{**options, "recorded_paths": NOTHING}), digest_key
 
 
 class DecisionsInTransaction:

@@ -104,12 +104,13 @@ def verify(
     Raises:
         VerificationError: `.step` is the first step that failed.
     """
+    signed = _parsed(signed)
     # INVARIANT I11: trust, request, audience and time come from the caller, never from what is verified.
     verified = verify_origin(signed, trust)
     predicate = verified.predicate
     _check_now(predicate, now)
     _check_keys_now(verified, trust, now)
-    _check_request(predicate, request, bound)
+    _check_request(predicate, request, bound, signed.digest_key)
     _check_audience(predicate, trust, audience)
     _check_policy(predicate, trust)
     _check_allowed(predicate)
@@ -125,9 +126,7 @@ def verify_origin(signed: SignedDecision | bytes, trust: Trust) -> VerifiedDecis
 
     Keys are judged at the time the decision was issued. A worker that starts a job calls `verify`.
     """
-    # V1: parse within size limits; a SignedDecision was parsed, or made here.
-    if not isinstance(signed, SignedDecision):
-        signed = SignedDecision.from_json(signed)
+    signed = _parsed(signed)
     envelope, receipt = signed.envelope, signed.receipt
     # V2: the checkpoint is signed by a trusted log.
     checkpoint = open_checkpoint(receipt.checkpoint, trust.logs)
@@ -136,6 +135,11 @@ def verify_origin(signed: SignedDecision | bytes, trust: Trust) -> VerifiedDecis
     check_inclusion(leaf_hash_of(envelope), receipt, checkpoint)
     predicate, counting = verify_envelope(envelope, trust)
     return VerifiedDecision(predicate, checkpoint, receipt.index, counting, log_key)
+
+
+def _parsed(signed: SignedDecision | bytes) -> SignedDecision:
+    # V1: parse within size limits; a SignedDecision was parsed, or made here.
+    return signed if isinstance(signed, SignedDecision) else SignedDecision.from_json(signed)
 
 
 def verify_envelope(envelope: Envelope, trust: Trust) -> tuple[Predicate, tuple[PublicKey, ...]]:
@@ -189,7 +193,7 @@ def _valid_at(
     return valid
 
 
-def _check_request(predicate: Predicate, request: Request, bound: Mapping[str, Value]) -> None:
+def _check_request(predicate: Predicate, request: Request, bound: Mapping[str, Value], key: bytes) -> None:
     # V7: the digest of what is about to run, computed here.
     # A decision of the release before names facts as that release did; their values are compared all the same.
     former = {present: name for name, present in FORMER_FACTS.items() if name in predicate.bound}
@@ -201,17 +205,34 @@ def _check_request(predicate: Predicate, request: Request, bound: Mapping[str, V
             f"measured here {quoted_list(paths) or 'nothing'}, "
             f"expected {quoted_list(predicate.bound) or 'nothing'} as at the decision",
         )
-    here = request_digest(request, bound)
+    if (predicate.keyed is True) != bool(key):
+        raise VerificationError("V7", _KEY_MISSING if predicate.keyed is True else _KEY_UNUSED)
+    here = request_digest(request, bound, key=key)
     if not compare_digest(here, predicate.request_digest):
-        raise VerificationError(
-            "V7",
-            f"request digest is {quoted(predicate.request_digest[:16])}, expected `{here[:16]}`; "
-            "this decision was issued for another request",
-        )
+        raise VerificationError("V7", _difference(predicate, request, bound, key))
     # INVARIANT I11: the names shown to people are those of the request that was digested.
     named = (predicate.requester, predicate.action, predicate.resource)
     if named != (request.subject.ref, request.action, request.resource.ref):
         raise VerificationError("V7", "requester, action or resource differ from the request that was digested")
+
+
+_KEY_MISSING = (
+    "the decision hides values and its `digest_key` is missing, expected the signed decision as the guard issued it; "
+    "`audit prove` cannot know the key"
+)
+_KEY_UNUSED = "found a `digest_key`, expected none: the decision hides no value"
+
+
+def _difference(predicate: Predicate, request: Request, bound: Mapping[str, Value], key: bytes) -> str:
+    """Name what differs from the decision, with both values where they are recorded."""
+    # Only a job that is refused pays for loading the module.
+    from policyguard.attest.differences import differences, uncompared
+
+    lines = differences(predicate, request, bound, key)
+    if not lines:
+        hidden = quoted_list(uncompared(predicate), max_names=6)
+        lines = [f"what differs is not recorded: a claimed property{f', or {hidden}' if hidden else ''}"]
+    return "; ".join([*lines, "this decision was issued for another request"])
 
 
 def _check_audience(predicate: Predicate, trust: Trust, audience: str) -> None:

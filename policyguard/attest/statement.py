@@ -40,6 +40,12 @@ ENGINE_VERSION = "0.1.0"
 MAX_STATEMENT_BYTES = 524_288
 MAX_INLINE_BYTES = 256
 """A statement holds a fact's value up to this many canonical bytes, and the digest of a longer one."""
+MAX_BOUND_BYTES = 65_536
+"""A statement holds the values of bound facts up to this many canonical bytes together, and the digests of others."""
+GPUS = "resource.gpus"
+"""Recorded whichever rules decided, like what is bound: how much ran."""
+NOTHING: frozenset[str] = frozenset({"nothing"})
+"""As `recorded_paths`: records no fact, whether it is bound or not."""
 
 
 class Digests(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -66,12 +72,19 @@ class ApprovalRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid
 
 
 class FactRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
-    """A recorded fact: exactly one of `value`, `digest` (longer values) and `masked` (sensitive ones)."""
+    """A recorded fact: exactly one of `value`, `digest` (longer values) and `masked` (sensitive ones).
+
+    With a digest, `count` is the number of items of a list or map, and `part` those that are short enough. `hidden`
+    says that secrets or fields for `trace` were replaced before.
+    """
 
     assurance: str
+    count: int | msgspec.UnsetType = msgspec.UNSET
     digest: str | msgspec.UnsetType = msgspec.UNSET
+    hidden: Literal[True] | msgspec.UnsetType = msgspec.UNSET
     masked: Literal[True] | msgspec.UnsetType = msgspec.UNSET
     observed_at: str
+    part: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     source: str
     value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
@@ -99,7 +112,8 @@ class Predicate(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unkn
     """What a worker checks and an auditor reads about one decision. Times are RFC 3339 in UTC.
 
     `grants` are the ids of the grants that the decision may rest on; unset in statements of 0.1.0, and where the grants
-    are sensitive.
+    are sensitive. `keyed` says that values are hidden, so that the request digest and those of secrets need the key
+    that travels with the signed decision.
     """
 
     action: str
@@ -116,6 +130,7 @@ class Predicate(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unkn
     gaps: tuple[GapRecord, ...]
     grants: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
     issued_at: str
+    keyed: Literal[True] | msgspec.UnsetType = msgspec.UNSET
     missing: dict[str, str]
     mode: Literal["advisory", "enforcing"]
     not_before: str
@@ -175,22 +190,25 @@ def decision_statement(
     redactions: Mapping[str, Callable[[Value], Value]] | None = None,
     policies: str | None = None,
     edited: bool = False,
+    digest_key: bytes = b"",
 ) -> bytes:
     """Encode the statement about this decision in canonical bytes.
 
     Args:
-        recorded_paths: paths of the facts to record; None records all that were collected.
+        recorded_paths: paths of the facts to record beside the bound ones and the number of GPUs; None records all
+            that were collected, and `NOTHING` none at all.
         approvals: those that a quorum counted; None records all that were collected.
-        sensitive: paths whose value is neither shown nor hashed: few possible values make a hash a value.
+        sensitive: paths whose value is neither recorded nor hashed: few possible values make a hash a value.
         policies: the name of the policy set, `metadata.name` of its `Schema`.
         edited: the log has seen other policies of this name and epoch.
-        redactions: what takes the parts out of a value that only some may see, by path; the rest is shown or hashed.
+        redactions: what takes the parts out of a value that only some may see, by path; the rest is recorded.
+        digest_key: the key of the request digest, if values are hidden.
     """
     facts, redactors = decision.facts, redactions or {}
     entries, missing, bound = facts.entries, facts.missing, facts.bound
-    recorded = entries if recorded_paths is None else [path for path in entries if path in recorded_paths]
     counted = facts.approvals if approvals is None else approvals
-    digest = request_digest(request, bound)
+    digest = request_digest(request, bound, key=digest_key)
+    room = [MAX_BOUND_BYTES]
     resource = request.resource.ref
     predicate = Predicate(
         action=request.action,
@@ -203,13 +221,15 @@ def decision_statement(
         engine_version=ENGINE_VERSION,
         errored=decision.errored,
         expires=instant_text(expires),
-        facts={path: _fact(entries[path], path in sensitive, redactors.get(path)) for path in sorted(recorded)},
+        facts={
+            path: _fact(entries[path], path in sensitive, redactors.get(path), room)
+            for path in sorted(_recorded(entries, recorded_paths))
+        },
         gaps=tuple([_gap(gap) for gap in decision.unmet_approvals]) if decision.unmet_approvals else (),
         grants=_grants(entries[GRANTS], GRANTS in sensitive) if GRANTS in entries else (),
         issued_at=instant_text(issued_at),
-        missing=(
-            {path: _HIDDEN if path in sensitive else str(missing[path]) for path in sorted(missing)} if missing else {}
-        ),
+        keyed=True if digest_key else msgspec.UNSET,
+        missing=_missing(missing, sensitive, digest_key) if missing else {},
         mode="advisory" if advisory else "enforcing",
         not_before=instant_text(not_before),
         obligations=decision.obligations,
@@ -281,13 +301,37 @@ _MAX_PLAIN_CHARS = 40
 """Text of up to this many characters never exceeds `MAX_INLINE_BYTES`, however it is escaped."""
 
 
-def _fact(fact: Fact, is_sensitive: bool, redact: Callable[[Value], Value] | None = None) -> FactRecord:
+def _recorded(entries: Mapping[str, Fact], chosen: Collection[str] | None) -> Collection[str]:
+    if chosen is None:
+        return entries
+    if chosen is NOTHING:
+        return ()
+    return [path for path, fact in entries.items() if path in chosen or fact.bound or path == GPUS]
+
+
+def _missing(reasons: Mapping[str, Value], sensitive: frozenset[str], digest_key: bytes) -> dict[str, str]:
+    visible_text = {path: _HIDDEN if path in sensitive else str(reasons[path]) for path in sorted(reasons)}
+    if digest_key:
+        # A reason may quote the command, and only a command with secrets pays for loading the module.
+        from policyguard.model.secret_arguments import hide_secrets, keyed_digests
+
+        visible_text = {
+            path: str(hide_secrets(reason, keyed_digests(digest_key))) for path, reason in visible_text.items()
+        }
+    return visible_text
+
+
+def _fact(
+    fact: Fact, is_sensitive: bool, redact: Callable[[Value], Value] | None = None, room: list[int] | None = None
+) -> FactRecord:
     word, at, source, value = _ASSURANCE_WORDS[fact.assurance], instant_text(fact.observed_at), fact.source, fact.value
     # INVARIANT I14: a sensitive fact leaves neither its value nor its digest in a statement.
     if is_sensitive:
         return FactRecord(assurance=word, observed_at=at, source=source, masked=True)
-    if redact is not None:
-        value = redact(value)
+    if redact is not None and (visible_text := redact(value)) != value:
+        # Hidden values are marked, so that nobody takes the placeholder for the value.
+        plain = _fact(msgspec.structs.replace(fact, value=visible_text), is_sensitive=False, room=room)
+        return msgspec.structs.replace(plain, hidden=True)
     kind = type(value)
     if kind is bool or kind is int or (kind is str and len(value) <= _MAX_PLAIN_CHARS):  # type: ignore[arg-type]
         return FactRecord(assurance=word, observed_at=at, source=source, value=value)  # type: ignore[arg-type]
@@ -296,6 +340,11 @@ def _fact(fact: Fact, is_sensitive: bool, redact: Callable[[Value], Value] | Non
         encoded = canonical(value)
     if len(encoded) <= MAX_INLINE_BYTES:
         return FactRecord(assurance=word, observed_at=at, source=source, value=msgspec.Raw(encoded))
+    if fact.bound and room is not None:
+        # Only a job with long facts pays for loading the module.
+        from policyguard.attest.long_values import long_record
+
+        return FactRecord(assurance=word, observed_at=at, source=source, **long_record(value, encoded, room))
     return FactRecord(assurance=word, observed_at=at, source=source, digest=sha256_digest(encoded))
 
 
@@ -358,8 +407,12 @@ def _check_fact(fact: FactRecord, where: str) -> None:
     forms = [fact.value, fact.digest, fact.masked]
     if sum(form is not msgspec.UNSET for form in forms) != 1:
         raise ValueError(f"{where}: expected exactly one of `value`, `digest` and `masked`")
-    if isinstance(fact.value, msgspec.Raw):
+    if fact.digest is msgspec.UNSET and (fact.count, fact.part) != (msgspec.UNSET, msgspec.UNSET):
+        raise ValueError(f"{where}: found `count` or `part`, expected them beside `digest` only")
+    for raw in (fact.value, fact.part):
+        if not isinstance(raw, msgspec.Raw):
+            continue
         try:
-            freeze(msgspec.json.decode(bytes(fact.value)), where)
+            freeze(msgspec.json.decode(bytes(raw)), where)
         except ValueProblem as problem:
             raise ValueError(str(problem)) from None

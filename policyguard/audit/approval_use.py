@@ -26,11 +26,15 @@ if TYPE_CHECKING:
 
 
 class PendingStatement(msgspec.Struct, frozen=True):
-    """A decision with its unsigned payload; `single_use` is True if a quorum that applied is single-use."""
+    """A decision with its unsigned payload; `single_use` is True if a quorum that applied is single-use.
+
+    `digest_key` is the key of the digests in the payload, empty if it hides nothing.
+    """
 
     decision: Decision
     payload: bytes
     single_use: bool
+    digest_key: bytes = b""
 
     @property
     def counted(self) -> tuple[str, ...]:

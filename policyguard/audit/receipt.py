@@ -4,11 +4,13 @@ A SignedDecision is an envelope and its receipt; one JSON text carries both:
 
     {"envelope":{...},"receipt":{"checkpoint":"...","index":0,"path":["..."]}}
 
+Where the decision hides values, `"digest_key":"..."` comes first: 32 bytes in hex, which the log does not contain.
 Opens nothing. One canonical form, RFC 8785 JSON; the parser encodes again and compares.
 """
 
 from __future__ import annotations
 
+import re
 from typing import NoReturn
 
 import msgspec
@@ -19,10 +21,13 @@ from policyguard.audit.checkpoint import Checkpoint
 from policyguard.audit.merkle import ProofError, leaf_hash, root_from_inclusion
 from policyguard.errors import VerificationError
 from policyguard.model.decision import Decision
+from policyguard.text import quoted
 from policyguard.values import canonical
 
 MAX_SIGNED_BYTES = MAX_ENVELOPE_BYTES + 131_072
 """Larger signed decisions are refused before they are parsed: one envelope, one note, one path."""
+
+_DIGEST_KEY = re.compile(r"[0-9a-f]{64}")
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
@@ -37,12 +42,13 @@ class SignedDecision(msgspec.Struct, frozen=True, gc=False):
     """A signed envelope with its receipt, as it travels to the worker.
 
     `decision` is the Decision where it was made, and None once the text has travelled: then `verify` gives the
-    answer. It has no truth value.
+    answer. It has no truth value. `digest_key` is empty unless the decision hides values: see `predicate.keyed`.
     """
 
     envelope: Envelope
     receipt: Receipt
     made_here: Decision | None = None
+    digest_key: bytes = b""
 
     @property
     def decision(self) -> Decision:
@@ -57,7 +63,9 @@ class SignedDecision(msgspec.Struct, frozen=True, gc=False):
     def to_json(self) -> bytes:
         """Encode as JSON, in exactly one form; `from_json` restores everything except `decision`."""
         path = b",".join([b'"%b"' % encode_base64(node) for node in self.receipt.path])
-        return b'{"envelope":%b,"receipt":{"checkpoint":%b,"index":%d,"path":[%b]}}' % (
+        key = b'"digest_key":"%b",' % self.digest_key.hex().encode() if self.digest_key else b""
+        return b'{%b"envelope":%b,"receipt":{"checkpoint":%b,"index":%d,"path":[%b]}}' % (
+            key,
             self.envelope.to_bytes(),
             canonical(self.receipt.checkpoint.decode()),
             self.receipt.index,
@@ -80,7 +88,8 @@ class SignedDecision(msgspec.Struct, frozen=True, gc=False):
         receipt = wire.receipt
         check_bounds(wire.envelope)
         check_hashes(receipt.path, "receipt.path")
-        signed = cls(wire.envelope, Receipt(receipt.checkpoint.encode(), receipt.index, receipt.path))
+        key = _digest_key(wire.digest_key)
+        signed = cls(wire.envelope, Receipt(receipt.checkpoint.encode(), receipt.index, receipt.path), digest_key=key)
         # INVARIANT I5: one value has one canonical form: decode, encode again, compare.
         if signed.to_json() != data:
             raise VerificationError(
@@ -118,6 +127,12 @@ def leaf_hash_of(envelope: Envelope) -> bytes:
     return leaf_hash(envelope.to_bytes())
 
 
+def _digest_key(text: str) -> bytes:
+    if text and not _DIGEST_KEY.fullmatch(text):
+        raise VerificationError("V1", f"digest_key: found {quoted(text)}, expected 64 lower-case hex digits")
+    return bytes.fromhex(text)
+
+
 class _WireReceipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     checkpoint: str
     index: int
@@ -127,3 +142,4 @@ class _WireReceipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _WireSigned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     envelope: Envelope
     receipt: _WireReceipt
+    digest_key: str = ""

@@ -20,7 +20,7 @@ from policyguard.decide.evaluate import refusal_code
 from policyguard.decide.redaction import reads_traced
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.decision import Decision, UnmetQuorum
-from policyguard.model.facts import Facts
+from policyguard.model.facts import COMMANDS, Facts
 from policyguard.text import printable, quoted_list
 from policyguard.values import format_instant
 
@@ -191,6 +191,12 @@ class _Explanation:
         )
         if redact is not None:
             value = redact(value)
+        if dotted in COMMANDS:
+            # Only an explanation that quotes a command pays for loading the module.
+            from policyguard.model.secret_arguments import hide_secrets, without_digests
+
+            # INVARIANT I14: explanations are printed where others read them, so they show no secret of a command.
+            value = hide_secrets(value, without_digests)
         # A path continues as `[]` into lists and maps; their value is shown whole.
         path = path[: path.index("[]")] if "[]" in path else path
         for step in path[2:]:

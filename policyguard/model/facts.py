@@ -19,6 +19,14 @@ GRANTS = "context.grants"
 """The fact that holds the signed grants of a subject: records with a `grant_id`."""
 
 
+COMMANDS = frozenset(
+    f"{entity}.{name}"
+    for entity in ("resource", "context")
+    for name in ("argv", "args", "command", "command_line", "code_injecting_env", "executable", "program")
+)
+"""The facts that quote a command line, in which secrets are hidden where they are recorded or shown."""
+
+
 class Assurance(enum.IntEnum):
     """How a fact became known, in ascending order of trust."""
 

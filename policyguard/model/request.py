@@ -124,15 +124,24 @@ class Request(msgspec.Struct, frozen=True):
         return data
 
 
-def request_digest(request: Request, bound: Mapping[str, Value] = EMPTY_MAP) -> str:
-    """Return the SHA-256 over the canonical bytes of the request and its bound facts.
+def request_digest(request: Request, bound: Mapping[str, Value] = EMPTY_MAP, *, key: bytes = b"") -> str:
+    """Compute the SHA-256 over the canonical bytes of the request and its bound facts.
 
-    `bound` maps attribute paths (`resource.code`) to measured values. The worker measures the same paths again and
-    must get the same digest (step V7). An empty value and an absent one give different digests.
+    The worker measures the same paths again and must get the same digest (step V7). An empty value and an absent one
+    give different digests.
+
+    Args:
+        request: the request.
+        bound: attribute paths (`resource.code`) to measured values.
+        key: the digest key of a decision that hides values; without it, who guesses a hidden value cannot tell whether
+            the guess is right.
     """
-    encoded = _encode(_Digested(bound, _request_data(request)))
+    encoded = _encode(_Digested(bound, key.hex() or msgspec.UNSET, _request_data(request)))
     # ASCII text has one order and one escaping, so the fast encoder's bytes are the canonical ones.
-    return sha256_digest(encoded if encoded.isascii() else canonical({"bound": bound, "request": request.to_data()}))
+    if not encoded.isascii():
+        keyed = {"key": key.hex()} if key else {}
+        encoded = canonical({"bound": bound, **keyed, "request": request.to_data()})
+    return sha256_digest(encoded)
 
 
 class _Name(msgspec.Struct, frozen=True, gc=False):
@@ -156,6 +165,7 @@ class _RequestData(msgspec.Struct, frozen=True, gc=False):
 
 class _Digested(msgspec.Struct, frozen=True, gc=False):
     bound: Mapping[str, Value]
+    key: str | msgspec.UnsetType
     request: _RequestData
 
 

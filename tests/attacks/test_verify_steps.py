@@ -461,7 +461,7 @@ def test_a_fact_that_was_renamed_since_the_decision_is_compared(monkeypatch: pyt
     monkeypatch.setattr("policyguard.verify.FORMER_FACTS", {"resource.code": "resource.sources"})
     (value,) = BOUND.values()
     Attempt(options={"bound": FrozenMap({"resource.sources": value})}).run()
-    with pytest.raises(VerificationError, match="V7: request digest"):
+    with pytest.raises(VerificationError, match=r"V7: resource\.code: decided"):
         Attempt(options={"bound": FrozenMap({"resource.sources": "other"})}).run()
 
 
@@ -469,5 +469,5 @@ def test_a_fact_under_its_present_name_needs_no_former_one(monkeypatch: pytest.M
     """A row of former names changes nothing for a decision that has the present name."""
     monkeypatch.setattr("policyguard.verify.FORMER_FACTS", {"resource.sources": "resource.code"})
     Attempt().run()
-    with pytest.raises(VerificationError, match="V7: request digest"):
+    with pytest.raises(VerificationError, match=r"V7: resource\.code: decided"):
         Attempt(options={"bound": FrozenMap({"resource.code": "other"})}).run()
