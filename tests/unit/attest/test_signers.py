@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 import shutil
 import subprocess
@@ -211,7 +213,10 @@ def test_files_are_limited_in_bytes_and_lines() -> None:
 def test_keys_of_other_kinds_are_nobodys() -> None:
     """Passed over in persons, revoked by their fingerprint; the other keys count."""
     rsa, broken = "ssh-rsa AAAAB3NzaC1yc2E=", "ed25519:zz"
-    assert SshKey(CAROL.public.raw).fingerprint in parse_revoked(f"{rsa}\n{LINE}".encode())
+    of_rsa = "SHA256:" + base64.b64encode(hashlib.sha256(base64.b64decode(rsa.split()[1])).digest()).decode().rstrip(
+        "="
+    )
+    assert parse_revoked(f"{rsa}\n{LINE}".encode()) == {of_rsa, SshKey(CAROL.public.raw).fingerprint}
     assert person_key(rsa) is person_key(broken) is None
     carol = Person(id="carol", accounts=("user:carol",), keys=(rsa, broken, CAROL.public.text))
     assert Signers((carol,)).person_of(SshKey(CAROL.public.raw), NAMESPACE, (NOW,)).id == "carol"

@@ -58,13 +58,17 @@ def written(home: Path) -> list[Path]:
 def test_a_job_is_approved_with_our_key(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One new file, an envelope; the statement names tree, command and request."""
     assert run([*APPROVE, "--key", "../carol.key", "--json", *COMMAND]) == 0
-    told = json.loads(capsys.readouterr().out)
+    printed = capsys.readouterr()
+    told = json.loads(printed.out)
     (path,) = written(home)
     statement = parse_approval(parse(path.read_bytes().rstrip(b"\n")).payload)
     assert told["subjects"] == statement.named
     assert set(statement.named) == {"command", "request", "tree"}
     assert statement.named["tree"] == git(Path.cwd(), "rev-parse", "HEAD^{tree}")
     assert statement.predicate.approver == "user:carol"
+    # Nothing else: no warning that the approval would not count here.
+    assert set(told) == {"approval", "action", "resource", "approver", "expires", "subjects", "limits"}
+    assert printed.err == ""
 
 
 def test_the_payload_is_the_statement_and_nothing_else(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,7 +149,10 @@ def test_the_list_says_what_counts(home: Path, capsys: pytest.CaptureFixture[str
 def test_a_compiled_snapshot_tells_whose_keys_count(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The snapshot is one that a key of trust.yaml signed; Persons are those inside."""
     assert run(["compile", str(home / "policies"), "-o", str(home / "snapshot")]) == 0
+    capsys.readouterr()
     assert run([*APPROVE, "--key", "../carol.key", "--policies", str(home / "snapshot"), *COMMAND]) == 0
+    printed = capsys.readouterr()
+    assert (printed.err, "warning" in printed.out) == ("", False)
     assert run(["approve", "--list", "--policies", str(home / "snapshot")]) == 0
 
 
