@@ -56,7 +56,7 @@ def _sections(options: argparse.Namespace, names: Sequence[str]) -> Iterator[Sec
         "logging": lambda: [signing.logging(effort, scratch)],
         "loading": lambda: [loading.loading(runs, scratch)],
         "memory": lambda: [memory.memory(scratch)],
-        "confinement": lambda: [confinement.confinement(10 * runs)],
+        "confinement": lambda: [confinement.confinement(10 * runs), confinement.from_commit(runs)],
         "soak": lambda: [soak.soak(2 if options.quick else 10)],
     }
     for name, table in tables.items():

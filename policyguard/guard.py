@@ -347,8 +347,12 @@ class Guard:
         denied = self.refuse_caller(request, caller, subject)
         if denied is not None:
             return denied
-        facts = _load("assembly.jobs").job_facts(self.gather(request, inputs), inputs)
-        return self.issue(facts, recording=(identity.ACCOUNT,))
+        return self.issue(self._gather_job(request, inputs), recording=(identity.ACCOUNT,))
+
+    def _gather_job(self, request: Request, inputs: JobInputs) -> Facts:
+        with _load("evidence.from_commit").exported(inputs) as started:
+            facts: Facts = _load("assembly.jobs").job_facts(self.gather(request, started), started)
+        return facts
 
     def refuse_caller(self, request: Request, caller: Caller, requested: str | None = None) -> SignedDecision | None:
         """Sign and log a denial if this account may not act for this subject; None if it may.

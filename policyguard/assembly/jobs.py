@@ -21,6 +21,7 @@ from policyguard.evidence.collector import Collector, CollectorsFor, JobInputs
 from policyguard.evidence.confinement import ConfinementCollector
 from policyguard.evidence.dataset import DatasetCollector
 from policyguard.evidence.environment_collector import EnvironmentCollector, MissingBaselineCollector
+from policyguard.evidence.from_commit import FromCommitCollector
 from policyguard.evidence.gpu_grants import GrantCollector
 from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import ARGV, FILES, JobCollector
@@ -115,6 +116,7 @@ def job_collectors(
         GrantCollector(str(grants.folder), grants.keys) if grants is not None else GrantCollector(),
         _environment_collector(measurement.environment, seal, report),
         ConfinementCollector(measurement.confinement),
+        FromCommitCollector(),
         *((_quota_collector(quota),) if quota is not None else ()),
     )
 

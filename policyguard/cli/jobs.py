@@ -11,9 +11,10 @@ from policyguard.assembly import jobs
 from policyguard.cli.output import say
 from policyguard.cli.settings import cache_seal, snapshot_keys
 from policyguard.config.file import Config
-from policyguard.config.job_file import check_subject, read_job_file, with_confinement
+from policyguard.config.job_file import check_declared, check_subject, read_job_file, with_start
 from policyguard.config.measurement import MeasurementConfig
 from policyguard.evidence.collector import CollectorsFor, gather
+from policyguard.evidence.from_commit import exported
 from policyguard.evidence.identity import calling_account
 from policyguard.model.facts import Facts
 from policyguard.model.request import Request
@@ -53,7 +54,7 @@ def measure_job(
     argv: Sequence[str],
     environment: Mapping[str, str],
     subject: str | None = None,
-    **confinement: Any,
+    **start: Any,
 ) -> Facts:
     """Measure the job of a job file now, as a worker does before it starts the command.
 
@@ -63,14 +64,16 @@ def measure_job(
         argv: the command.
         environment: its variables.
         subject: who asked, if the job file does not say so; by default the account of this process.
-        confinement: the options of `confinement_options`, beside what the job file says.
+        start: the options of `start_options`, beside what the job file says.
 
     Raises:
         RequestError: the job file cannot be used, or names a subject different from `subject`.
     """
     account = calling_account(measurement.accounts).name if subject is None else subject
     request, inputs = read_job_file(path, argv, None, environment, account=account)
-    if confinement:
-        inputs = with_confinement(inputs, **confinement)
+    if start:
+        inputs = with_start(inputs, **start)
     check_subject(request, subject)
-    return gather(request, jobs.job_collectors(measurement, request, report=warn), inputs, time.time_ns)
+    check_declared(inputs)
+    with exported(inputs) as started:
+        return gather(request, jobs.job_collectors(measurement, request, report=warn), started, time.time_ns)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,20 +42,32 @@ checkpoint_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object for machines.")
 
 
-def confinement_options(command: F) -> F:
-    """Add the options that say how a job is confined to a command."""
+def start_options(command: F) -> F:
+    """Add the options that say how a job is started to a command."""
     for option in (
-        click.option("--data", multiple=True, metavar="NAME=PATH", help="What a confined job may read."),
-        click.option("--output", "outputs", multiple=True, metavar="NAME=DIR", help="What a confined job may write."),
+        click.option("--data", multiple=True, metavar="NAME=PATH", help="A file or folder that the job reads."),
+        click.option("--output", "outputs", multiple=True, metavar="NAME=DIR", help="A folder that the job writes."),
+        click.option("--from-commit", is_flag=True, help="Start CMD from a private export of the commit."),
         click.option("--confine", is_flag=True, help="Start CMD under Landlock: the kernel refuses all but its own."),
     ):
         command = option(command)
     return command
 
 
-def take_confinement(chosen: dict[str, Any]) -> dict[str, Any]:
-    """Take the options of `confinement_options` out of the others."""
-    return {name: chosen.pop(name) for name in ("confine", "outputs", "data")}
+def take_start(chosen: dict[str, Any], argv: Sequence[str]) -> dict[str, Any]:
+    """Take the options of `start_options` out of the others, and check the command; see `check_command`."""
+    check_command(argv)
+    return {name: chosen.pop(name) for name in ("confine", "from_commit", "outputs", "data")}
+
+
+def check_command(argv: Sequence[str]) -> None:
+    """Refuse a command that begins like an option: it is a misspelt option, and no program is called so.
+
+    Raises:
+        click.UsageError: it does.
+    """
+    if argv and argv[0].startswith("-"):
+        raise click.UsageError(f"found {quoted(argv[0])} before CMD, expected an option of this verb, or a program")
 
 
 def guard_options(command: F) -> F:

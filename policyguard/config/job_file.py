@@ -7,9 +7,10 @@
     context: {ticket: OPS-17}
     files: [configs/vision.yaml]            # measured, beside the program itself
     checkpoints: [weights/base.safetensors] # measured and scanned, files or folders
-    confine: true                           # start the job under Landlock; the rest is for confined jobs
-    outputs: {weights: /scratch/run-17}     # folders that it may write
-    data: {images: /data/images}            # files and folders that it may read
+    confine: true                           # start the job under Landlock
+    from_commit: true                       # start it from an export of its commit
+    outputs: {weights: /scratch/run-17}     # with either: folders that it writes
+    data: {images: /data/images}            # with either: files and folders that it reads
 
 The first five are claims; what the others name is measured.
 """
@@ -44,6 +45,7 @@ _FIELDS = (
     "files",
     "checkpoints",
     "confine",
+    "from_commit",
     "outputs",
     "data",
 )
@@ -90,12 +92,15 @@ def check_subject(request: Request, subject: str | None) -> None:
         raise RequestError(f"found `{request.subject.ref}`, expected `{subject}` as --subject says", path="$.subject")
 
 
-def with_confinement(inputs: JobInputs, *, confine: bool, outputs: Sequence[str], data: Sequence[str]) -> JobInputs:
-    """Add what options say to what the job file says: `--confine`, `--output NAME=DIR`, `--data NAME=PATH`.
+def with_start(
+    inputs: JobInputs, *, confine: bool, from_commit: bool, outputs: Sequence[str], data: Sequence[str]
+) -> JobInputs:
+    """Add to a job file what options say: `--confine`, `--from-commit`, `--output NAME=DIR`, `--data NAME=PATH`.
 
     Args:
         inputs: what the job file says.
         confine: start the job confined.
+        from_commit: start it from an export of its commit.
         outputs: folders that it may write, as `NAME=DIR`.
         data: files and folders that it may read, as `NAME=PATH`.
 
@@ -105,9 +110,23 @@ def with_confinement(inputs: JobInputs, *, confine: bool, outputs: Sequence[str]
     return structs.replace(
         inputs,
         confine=confine or inputs.confine,
+        from_commit=from_commit or inputs.from_commit,
         outputs=_with_named(inputs.outputs, outputs, "--output"),
         data=_with_named(inputs.data, data, "--data"),
     )
+
+
+def check_declared(inputs: JobInputs) -> None:
+    """Refuse outputs and data of a job that starts in its work tree with all rights of the account.
+
+    Raises:
+        RequestError: it names some, which would have no effect.
+    """
+    if (inputs.outputs or inputs.data) and not (inputs.confine or inputs.from_commit):
+        raise RequestError(
+            "`outputs` and `data` are of a job that starts confined or from its commit, and this one does neither",
+            help="add `--confine` or `--from-commit`, or remove them",
+        )
 
 
 def _with_named(named: Mapping[str, str], options: Sequence[str], option: str) -> dict[str, str]:
@@ -164,6 +183,7 @@ def read_job(
         files=_names(fields.get("files", ()), "$.files"),
         checkpoints=_names(fields.get("checkpoints", ()), "$.checkpoints"),
         confine=_flag(fields.get("confine", False), "$.confine"),
+        from_commit=_flag(fields.get("from_commit", False), "$.from_commit"),
         outputs=_folders(fields.get("outputs", EMPTY_MAP), "$.outputs"),
         data=_folders(fields.get("data", EMPTY_MAP), "$.data"),
     )

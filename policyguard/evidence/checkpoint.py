@@ -60,16 +60,16 @@ class JobCheckpoints:
             raise EvidenceError(f"{len(paths)} paths are named, expected at most {MAX_PATHS}")
         options = fresh_options(self._options)
         for path in paths:
-            records |= self._records(path, inputs.directory, options)
+            records |= self._records(path, inputs, options)
         value = tuple(records[name] for name in sorted(records))
         return Collected(entries={CHECKPOINTS: Fact(value, Assurance.MEASURED, self.name, now, bound=True)})
 
-    def _records(self, path: Path, directory: str, options: Options) -> dict[str, FrozenMap]:
+    def _records(self, path: Path, inputs: JobInputs, options: Options) -> dict[str, FrozenMap]:
         scans = scan_paths([path], options)
         manifest = attested(path, scans, self._producers)
         producer = manifest.producer if manifest else ""
         return {
-            scan.path: record(scan, directory, producer)
+            inputs.submitted_path(scan.path): record(scan, inputs, producer)
             for scan in scans
             if scan.format not in SIDE_FILES or scan.verdict is not Verdict.CLEAN or is_named_as_checkpoint(scan.path)
         }
@@ -176,16 +176,16 @@ def _is_loaded(scan: CheckpointScan) -> bool:
     return scan.format not in SIDE_FILES or any(not reason.code.startswith("hub.") for reason in scan.reasons)
 
 
-def record(scan: CheckpointScan, directory: str, producer: str) -> FrozenMap:
+def record(scan: CheckpointScan, inputs: JobInputs, producer: str) -> FrozenMap:
     """Convert a scan to a `checkpoint_ref` record; `producer` is empty if no signed manifest fits.
 
     Args:
         scan: the result of the scan.
-        directory: paths inside it are recorded relative to it.
+        inputs: the job; paths are recorded relative to the folder that it was submitted in.
         producer: the verified producer, if any.
     """
     return FrozenMap(
-        path=printable_name(os.path.relpath(scan.path, directory)),
+        path=printable_name(os.path.relpath(inputs.submitted_path(scan.path), inputs.submitted.directory)),
         digest=scan.sha256,
         size=scan.size_bytes,
         format=format_category(scan),

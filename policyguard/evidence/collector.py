@@ -42,12 +42,34 @@ MAX_UNUSABLE = 32
 """The maximum number of reasons that are reported."""
 
 
+class Export(msgspec.Struct, frozen=True, kw_only=True):
+    """The folder that a commit was exported to, so that a job starts from there (`evidence/from_commit.py`)."""
+
+    folder: str
+    repository: str
+    """The top folder of the work tree."""
+    commit: str
+    tree: str
+    branch: str | None
+    roots: Mapping[str, str]
+    """Placeholders, such as `{tree}`, and their folders."""
+    submitted: JobInputs
+    """The job as it was submitted: in the work tree."""
+
+    def recorded(self, text: str) -> str:
+        """Write placeholders for the folders that a text names, so that it is the same on every worker."""
+        for name, folder in sorted(self.roots.items(), key=lambda item: (-len(item[1]), item[0])):
+            text = occurrences(folder).sub(name.replace("\\", r"\\"), text)
+        return text
+
+
 class JobInputs(msgspec.Struct, frozen=True, kw_only=True):
     """What is about to run: the command, its working directory and environment, and the files the job names.
 
     `directory` is absolute. `files` and `checkpoints` are names relative to it, or absolute, and so are the folders in
     `outputs`, which a confined job may write, and in `data`, which it may read. `environment` is what the child will
-    get. `confine` says that the job is to be started confined.
+    get. `confine` says that the job is to be started confined, `from_commit` that it is to be started from an export of
+    its commit, which `export` describes once it is there.
     """
 
     argv: tuple[str, ...] = ()
@@ -58,6 +80,29 @@ class JobInputs(msgspec.Struct, frozen=True, kw_only=True):
     confine: bool = False
     outputs: Mapping[str, str] = msgspec.field(default_factory=dict)
     data: Mapping[str, str] = msgspec.field(default_factory=dict)
+    from_commit: bool = False
+    export: Export | None = None
+
+    @property
+    def submitted(self) -> JobInputs:
+        """The job as it was submitted, in the work tree."""
+        return self if self.export is None else self.export.submitted
+
+    def submitted_path(self, path: str) -> str:
+        """Return the path in the work tree of a file in the export; another path as it is."""
+        export = self.export
+        if export is None or not path.startswith(export.folder + "/"):
+            return path
+        return export.repository + path.removeprefix(export.folder)
+
+    def recorded(self, text: str) -> str:
+        """Write a path or an argument as it is recorded: with placeholders if the job starts from its commit."""
+        return text if self.export is None else self.export.recorded(text)
+
+
+def occurrences(folder: str) -> re.Pattern[str]:
+    """Compile a pattern for a folder in a text, alone or followed by a path in it."""
+    return re.compile(rf"(?:(?<=file://)|(?<![\w.+@~/-])){re.escape(folder)}(?![\w.+@~-])")
 
 
 class Collected(msgspec.Struct, frozen=True, kw_only=True):

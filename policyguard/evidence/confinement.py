@@ -26,6 +26,9 @@ CONFINEMENT = "resource.confinement"
 PRIVATE = "{private}"
 """The job's own folder for temporary files; it is deleted when the job ends."""
 
+TREE = "{tree}"
+"""The folder of the job's code."""
+
 HANDING_OVER = frozenset(
     (
         *("srun", "sbatch", "salloc", "flux", "bsub", "qsub", "condor_submit", "mpirun", "mpiexec"),
@@ -73,7 +76,7 @@ def confinement_record(inputs: JobInputs, shared: Mapping[str, str]) -> FrozenMa
     abi = _kernel_abi()
     executable = resolve_executable(inputs.argv, inputs.directory, inputs.environment)
     _check_stays_here(inputs)
-    tree = repository_root(inputs.directory) or os.path.realpath(inputs.directory)
+    tree = _code_folder(inputs)
     environments = _environments(executable)
     outputs = {name: _resolved(folder, inputs) for name, folder in inputs.outputs.items()}
     data = {name: _resolved(path, inputs) for name, path in inputs.data.items()}
@@ -88,10 +91,22 @@ def confinement_record(inputs: JobInputs, shared: Mapping[str, str]) -> FrozenMa
         dict.fromkeys(outputs.values(), "rw"),
         shared,
     )
-    roots = {"{tree}": tree} | ({"{env}": environments[0]} if environments else {})
+    roots = {TREE: tree} | ({"{env}": environments[0]} if environments else {})
     roots |= {f"{{output:{name}}}": folder for name, folder in outputs.items()}
     roots |= {f"{{data:{name}}}": path for name, path in data.items()}
-    return Profile(abi=abi, paths={**_without_covered(paths), PRIVATE: "rw"}).record(roots)
+    record = Profile(abi=abi, paths={**_without_covered(paths), PRIVATE: "rw"}).record(roots)
+    if inputs.export is None:
+        return record
+    # Each worker exports to a folder of its own.
+    del roots[TREE]
+    return FrozenMap({**record, "roots": FrozenMap(dict(sorted(roots.items())))})
+
+
+def _code_folder(inputs: JobInputs) -> str:
+    """Return the folder of a job's code: the exported commit, else its repository, else where it runs."""
+    if inputs.export is not None:
+        return os.path.realpath(inputs.export.folder)
+    return repository_root(inputs.directory) or os.path.realpath(inputs.directory)
 
 
 def _kernel_abi() -> int:

@@ -161,7 +161,7 @@ def program_files(inputs: JobInputs) -> tuple[str, ...]:
 def _argv(inputs: JobInputs) -> Value:
     if not inputs.argv:
         raise EvidenceError("no command is given, expected a program and its arguments")
-    return tuple(printable_name(argument) for argument in inputs.argv)
+    return tuple(printable_name(inputs.recorded(argument)) for argument in inputs.argv)
 
 
 def _directory(inputs: JobInputs) -> Value:
@@ -170,16 +170,17 @@ def _directory(inputs: JobInputs) -> Value:
         raise EvidenceError(
             f"`{printable_name(inputs.directory)}`: found no such folder, expected an absolute path to one"
         )
-    return printable_name(resolved)
+    return printable_name(inputs.recorded(resolved))
 
 
 def _executable(inputs: JobInputs) -> Value:
     path = resolve_executable(inputs.argv, inputs.directory, inputs.environment)
-    return file_record(path, printable_name(path))
+    return file_record(path, printable_name(inputs.recorded(path)))
 
 
 def _injected(inputs: JobInputs) -> Value:
-    return FrozenMap(injection_variables(inputs.environment, inputs.argv))
+    variables = injection_variables(inputs.environment, inputs.argv)
+    return FrozenMap({name: inputs.recorded(value) for name, value in variables.items()})
 
 
 def _files(inputs: JobInputs) -> Value:
@@ -187,7 +188,7 @@ def _files(inputs: JobInputs) -> Value:
     names = {_location(root, name) for name in (*inputs.files, *program_files(inputs))}
     if len(names) > MAX_FILES:
         raise EvidenceError(f"the job names {len(names)} files, expected at most {MAX_FILES}")
-    return tuple(file_record(os.path.join(root, name), printable_name(name)) for name in sorted(names))
+    return tuple(file_record(os.path.join(root, name), printable_name(inputs.recorded(name))) for name in sorted(names))
 
 
 def _location(root: str, name: str) -> str:

@@ -11,11 +11,10 @@ from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.confinement import installations
 from policyguard.evidence.job import resolve_executable
+from policyguard.evidence.repository import repository_of
 from policyguard.fs.ownership import is_below
 from policyguard.fs.safe_open import file_record, read_small
-from policyguard.git.directory import find_gitdir
 from policyguard.git.objects import object_id, open_objects
-from policyguard.git.refs import References
 from policyguard.git.trees import EXECUTABLE, entry_at, tree_of
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
@@ -61,32 +60,31 @@ class ProgramCollector:
         origin = "none"
         record: FrozenMap | dict[str, Value] = {}
         if program.path:
-            record = file_record(program.path, printable_name(program.path))
+            record = file_record(program.path, printable_name(inputs.recorded(program.path)))
             if any(is_below(os.path.realpath(program.path), folder) for folder in SYSTEM_CODE):
                 origin = "system"
             elif _comes_from(program.path, prefixes):
                 origin = "environment"
             else:
-                origin = "commit" if self._is_committed(inputs.directory, program.path) else "elsewhere"
+                origin = "commit" if self._is_committed(inputs, program.path) else "elsewhere"
         elif program.kind == "module":
             origin = "environment"
         members: dict[str, Value] = {"kind": program.kind, "origin": origin, **record}
         if program.module:
             members["module"] = printable_name(program.module)
         if program.reason:
-            members["reason"] = printable_name(program.reason)
+            members["reason"] = printable_name(inputs.recorded(program.reason))
         return FrozenMap(members)
 
-    def _is_committed(self, directory: str, path: str) -> bool:
+    def _is_committed(self, inputs: JobInputs, path: str) -> bool:
         """Return True if the commit of the job's folder contains this file with the same content."""
         try:
-            git = find_gitdir(directory, self._owners)
+            git, commit, _ = repository_of(inputs, self._owners)
         except EvidenceError:
             return False
         real, root = os.path.realpath(path), os.path.realpath(git.root)
         if not is_below(real, root):
             return False
-        commit, _ = References(git).head()
         with open_objects(git, commit, time.monotonic() + self._timeout_s) as reader:
             entry = entry_at(reader, tree_of(reader, commit), os.fsencode(os.path.relpath(real, root)))
             if entry is None or entry.mode not in _REGULAR:

@@ -18,7 +18,7 @@ from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.uncommitted import UNCOMMITTED, uncommitted_files
 from policyguard.git.configuration import config_values
-from policyguard.git.directory import GitDir, config_text, find_gitdir
+from policyguard.git.directory import GitDir, config_text, find_gitdir, gitdir_of
 from policyguard.git.refs import References, history_overrides
 from policyguard.git.worktree import Findings, compare
 from policyguard.model.facts import Assurance, Fact
@@ -74,23 +74,35 @@ class RepositoryCollector:
         The repository is found from the folder the job runs in and is never named by the job: a clean repository
         elsewhere says nothing about this code.
         """
-        return measure_code(inputs.directory, self._owners, time.monotonic() + self._timeout_s).collected(
-            self.name, now
-        )
+        return measure_code(inputs, self._owners, time.monotonic() + self._timeout_s).collected(self.name, now)
 
 
-def measure_code(directory: str, owners: Collection[int], deadline: float) -> Code:
-    """Measure the code in this folder, and the content of its uncommitted files.
+def repository_of(inputs: JobInputs, owners: Collection[int]) -> tuple[GitDir, str, str | None]:
+    """Find the repository of a job, the commit and the branch; `root` is the folder that the job's code runs from.
+
+    Raises:
+        EvidenceError: as `find_gitdir`.
+    """
+    export = inputs.export
+    if export is None:
+        git = find_gitdir(inputs.directory, owners)
+        return (git, *References(git).head())
+    git = gitdir_of(export.repository, owners)
+    return GitDir(root=export.folder, own=git.own, shared=git.shared), export.commit, export.branch
+
+
+def measure_code(inputs: JobInputs, owners: Collection[int], deadline: float) -> Code:
+    """Measure the code that a job runs, and the content of its uncommitted files.
 
     Args:
-        directory: a folder inside the repository.
+        inputs: the job. If it starts from its commit, the exported files are measured, not the work tree.
         owners: the user ids that may own the repository.
         deadline: a time of `time.monotonic()` after which git is stopped.
 
     Raises:
         EvidenceError: as `code_record`. Uncommitted files that cannot be read are no error.
     """
-    record, root, findings = _measured(directory, owners, deadline)
+    record, root, findings = _measured(inputs, owners, deadline)
     try:
         # INVARIANT I2: what is not committed is bound by its content; where that cannot be read the fact is absent.
         uncommitted = uncommitted_files(root, (*findings.changed, *findings.untracked), owners, deadline)
@@ -110,15 +122,14 @@ def code_record(directory: str, owners: Collection[int], deadline: float) -> Fro
     Raises:
         EvidenceError: there is no repository, it belongs to somebody else, is damaged, or changes while it is read.
     """
-    return _measured(directory, owners, deadline)[0]
+    return _measured(JobInputs(directory=directory), owners, deadline)[0]
 
 
-def _measured(directory: str, owners: Collection[int], deadline: float) -> tuple[FrozenMap, str, Findings]:
+def _measured(inputs: JobInputs, owners: Collection[int], deadline: float) -> tuple[FrozenMap, str, Findings]:
     """Return the code record, the repository's top folder, and the differing files by real name."""
-    git = find_gitdir(directory, owners)
-    commit, branch = References(git).head()
+    git, commit, branch = repository_of(inputs, owners)
     tree, findings = compare(git, commit, owners, deadline)
-    if References(git).head()[0] != commit:
+    if repository_of(inputs, owners)[1] != commit:
         raise EvidenceError(f"`{printable_name(git.root)}`: HEAD moved while the working tree was compared")
     members: dict[str, Value] = {"commit": commit, "tree": tree, **_listed(findings), "history": history_overrides(git)}
     # INVARIANT I17: code is dirty if anything changed, is gone or was added, an ignored file being the only exception.

@@ -31,7 +31,7 @@ _CODE = re.compile(
     rb"\.(?:py|pyw|pyc|pyo|pyz|pth|egg|egg-link|so|so\.[0-9.]+|dylib|pyd|sh|bash|pl|rb|lua|cu|ptx|cubin)\Z",
     re.IGNORECASE,
 )
-_LFS = re.compile(
+LFS_POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\n(?:ext-[^\n]*\n)*oid sha256:([0-9a-f]{64})\nsize ([0-9]{1,18})\n"
 )
 
@@ -189,7 +189,7 @@ class _Walk:
 
     def _is_pointed_to(self, fd: int, path: bytes, status: os.stat_result, entry: Entry) -> bool:
         """Return True if the commit has a Git LFS pointer to this file."""
-        pointer = _LFS.fullmatch(self._reader.read_small_blob(entry.oid, MAX_LFS_POINTER_BYTES) or b"")
+        pointer = LFS_POINTER.fullmatch(self._reader.read_small_blob(entry.oid, MAX_LFS_POINTER_BYTES) or b"")
         if pointer is None or int(pointer[2]) != status.st_size:
             return False
         os.lseek(fd, 0, os.SEEK_SET)

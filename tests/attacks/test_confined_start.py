@@ -100,7 +100,7 @@ def tried(lab: Lab, *actions: tuple[str, object], confine: bool = True, gpus: in
         directory=str(lab.job),
         environment={"PATH": os.defpath},
         confine=confine,
-        outputs={"out": str(out)},
+        outputs={"out": str(out)} if confine or gpus > 8 else {},
         **inputs,
     )
     with confined_guard(lab) as guard:

@@ -14,12 +14,12 @@ from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.used import UsedDecisions
 from policyguard.cli.files import check_replaceable, replace_file
 from policyguard.cli.jobs import configured_collectors
-from policyguard.cli.options import confinement_options, guard_options, take_confinement, trust_option
+from policyguard.cli.options import guard_options, start_options, take_start, trust_option
 from policyguard.cli.output import say, say_explanation
 from policyguard.cli.settings import open_guard, operator_settings
 from policyguard.cli.verbs.verify_ import read_trust
 from policyguard.config.file import Config
-from policyguard.config.job_file import current_folder, read_job_file, with_confinement
+from policyguard.config.job_file import current_folder, read_job_file, with_start
 from policyguard.errors import AccessDenied, PolicyGuardError
 from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.identity import Caller, calling_account
@@ -33,7 +33,7 @@ from policyguard.model.decision import DEFAULT_AUDIENCE
 from policyguard.model.request import Request
 
 
-@click.command("run", context_settings={"ignore_unknown_options": True})
+@click.command("run", context_settings={"allow_interspersed_args": False})
 @guard_options
 @trust_option
 @click.option("--job", type=click.Path(path_type=Path), required=True, help="The job file.")
@@ -50,7 +50,7 @@ from policyguard.model.request import Request
     metavar="SECONDS",
     help="Measure again in this period while CMD runs; log what changed.",
 )
-@confinement_options
+@start_options
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing for an allowed job.")
 @click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD...")
 def command(
@@ -71,11 +71,11 @@ def command(
     Exits with the job's own status, and with 77 when denied or ended by --watch because it changed. The job's processes
     find the signed decision in POLICYGUARD_DECISION.
     """
-    confinement = take_confinement(chosen)
+    start = take_start(chosen, argv)
     config = operator_settings(current_folder(), **chosen)
     caller = calling_account(config.measurement.accounts, config.measurement.speak_for)
     request, inputs = read_job_file(job, argv, None, os.environ, account=caller.name if subject is None else subject)
-    inputs = with_confinement(inputs, **confinement)
+    inputs = with_start(inputs, **start)
     if out is not None:
         check_replaceable(out)
 

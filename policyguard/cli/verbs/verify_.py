@@ -12,18 +12,26 @@ from typing import Any
 import click
 
 from policyguard.attest.note import NoteKey
+from policyguard.attest.statement import parse_statement
 from policyguard.attest.trust import Trust, TrustedKey, parse_trust
-from policyguard.audit.receipt import MAX_SIGNED_BYTES
+from policyguard.audit.receipt import MAX_SIGNED_BYTES, SignedDecision
 from policyguard.audit.stores.used import UsedDecisions
 from policyguard.cli.files import read_input, read_request
 from policyguard.cli.jobs import measure_job
-from policyguard.cli.options import audience_option, confinement_options, json_option, take_confinement, trust_option
+from policyguard.cli.options import (
+    audience_option,
+    json_option,
+    start_options,
+    take_start,
+    trust_option,
+)
 from policyguard.cli.output import say, say_json
 from policyguard.cli.settings import needed, operator_settings, settings
 from policyguard.config.file import Config
 from policyguard.config.job_file import current_folder
-from policyguard.errors import ConfigurationError, PolicyErrors
+from policyguard.errors import ConfigurationError, PolicyErrors, VerificationError
 from policyguard.fs.safe_open import read_bounded
+from policyguard.hooks.launcher.confined import OBLIGATIONS
 from policyguard.keyfiles import read_passphrase, read_private_key
 from policyguard.model.request import Request
 from policyguard.policy.reader import read_value
@@ -44,7 +52,7 @@ MAX_TRUST_BYTES = 262_144
 @click.option(
     "--replay-store", type=click.Path(path_type=Path), help="Remember used decisions in this file; refuse a second use."
 )
-@confinement_options
+@start_options
 @json_option
 @click.argument("argv", nargs=-1, type=click.UNPROCESSED, metavar="[-- CMD...]")
 def command(
@@ -62,14 +70,14 @@ def command(
     With --job and CMD the job is measured again, as the launcher did. Exits with 77 and names the step, V1 to V12,
     where it does not hold.
     """
-    confinement = take_confinement(chosen)
-    _check_usage(request_file, job, argv, subject=subject, **confinement)
+    start = take_start(chosen, argv)
+    _check_usage(signed, request_file, job, argv, subject=subject, **start)
     config = settings(**chosen) if job is None else operator_settings(current_folder(), **chosen)
     trust = read_trust(needed(config, "trust"))
     if config.audience is None:
         raise ConfigurationError("--audience is missing, expected this worker's own name")
-    request, bound = _about_to_run(config, request_file, job, argv, subject=subject, **confinement)
     data = read_input(signed, MAX_SIGNED_BYTES + 2).removesuffix(b"\n")
+    request, bound = _about_to_run(config, request_file, job, argv, subject=subject, **start | _obliged(data))
     store = UsedDecisions.open(replay_store) if replay_store is not None else None
     verified = verify(
         data,
@@ -88,6 +96,16 @@ def command(
         _say_verified(verified)
 
 
+def _obliged(data: bytes) -> dict[str, bool]:
+    """Read from a decision, before it is verified, how the launcher had to start the job; the digest covers it."""
+    try:
+        obligations = parse_statement(SignedDecision.from_json(data).envelope.payload).predicate.obligations
+    except VerificationError:
+        # V1 and V5 report what cannot be read.
+        return {}
+    return {name: True for name, obligation in OBLIGATIONS.items() if obligation in obligations}
+
+
 def _say_verified(verified: VerifiedDecision) -> None:
     predicate = verified.predicate
     say(f"verified  {predicate.requester}  {predicate.action}  {predicate.resource}")
@@ -96,14 +114,19 @@ def _say_verified(verified: VerifiedDecision) -> None:
     say(f"log       {verified.checkpoint.origin}, entry {verified.index} of {verified.checkpoint.size}")
 
 
-def _check_usage(request_file: str | None, job: Path | None, argv: Sequence[str], **of_job: object) -> None:
+def _check_usage(
+    signed: Path, request_file: str | None, job: Path | None, argv: Sequence[str], **of_job: object
+) -> None:
+    if signed.name.startswith("--"):
+        raise click.UsageError(f"no such option: {signed}")
     if (request_file is None) == (job is None):
         raise click.UsageError("give either --request FILE, or --job FILE and the command")
     if job is not None and not argv:
         raise click.UsageError("--job needs the command it is for, after `--`")
     for name, value in of_job.items():
         if job is None and value:
-            raise click.UsageError(f"--{name.removesuffix('s')} goes with --job; --request is about a request alone")
+            option = name.removesuffix("s").replace("_", "-")
+            raise click.UsageError(f"--{option} goes with --job; --request is about a request alone")
 
 
 def _about_to_run(

@@ -97,7 +97,7 @@ class ReviewedRepositoryCollector:
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:
         """Collect the code record, and the contributors and approvals of this commit."""
         deadline = time.monotonic() + self._timeout_s
-        code = measure_code(inputs.directory, self._owners, deadline)
+        code = measure_code(inputs, self._owners, deadline)
         measured = code.collected(self.name, now)
         try:
             review = self._review(request, inputs, code.record, now, deadline)
@@ -111,9 +111,10 @@ class ReviewedRepositoryCollector:
     ) -> Collected:
         signers = load_signers(self._persons, self._files)
         accepted = accepted_ids(self._files.reviewed_commits)
-        git = find_gitdir(inputs.directory, self._owners)
+        # An approval names the job as it was submitted, whether it starts in the work tree or from the commit.
+        git = find_gitdir(inputs.submitted.directory, self._owners)
         commit = str(record["commit"])
-        target = job_target(request, inputs, record, git.root)
+        target = job_target(request, inputs.submitted, record, git.root)
         with open_objects(git, commit, deadline) as reader:
             contributors, problems = self._contributors(reader, commit, signers, accepted, deadline)
             submitted = list(self._files.submitted())

@@ -1,10 +1,10 @@
 """Starts a job only under a signed allow, and only if it still is what the decision was about.
 
-    L1  decide: collect, decide, sign, log; a deny ends here
+    L1  decide: export the commit if the job starts from it, collect, decide, sign, log; a deny ends here
     L2  measure again: the same collectors, just before the start
     L3  verify: steps V1 to V12 on the very bytes the job will carry, with the facts of L2
     L4  start the program that was measured, by its path, with the decision in its environment; confined if it was
-        decided so, or if the decision obliges to (`run.confined`)
+        decided so, or if the decision obliges to (`run.confined`, `run.from_commit`)
     L5  pass signals down and the exit status up; with `watch`, measure while it runs (`hooks/watch/watch.py`)
 
 Nothing is started before L4. Between L3 and the moment when the kernel reads the program, its owner could change it;
@@ -14,9 +14,9 @@ docs/hooks/launcher.md says how to prevent that.
 from __future__ import annotations
 
 import os
-import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from msgspec import structs
@@ -24,18 +24,21 @@ from msgspec import structs
 from policyguard.assembly.jobs import job_facts
 from policyguard.attest.trust import Trust
 from policyguard.audit.receipt import SignedDecision
+from policyguard.config.job_file import check_declared
 from policyguard.errors import AccessDenied, EvidenceError, PolicyGuardError, RequestError
 from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.confinement import CONFINEMENT
+from policyguard.evidence.from_commit import FROM_COMMIT, export_job
 from policyguard.evidence.identity import ACCOUNT
 from policyguard.evidence.job import EXECUTABLE, FILES, resolve_executable
 from policyguard.evidence.processes import is_supported
 from policyguard.exit_codes import DENIED
+from policyguard.fs.job_folder import JobFolder, job_folder
 from policyguard.guard import Guard
-from policyguard.hooks.launcher.confined import CONFINED, starter
+from policyguard.hooks.launcher.confined import OBLIGATIONS, check_confinement, starter
 from policyguard.hooks.launcher.job_environment import VARIABLE, child_environment
-from policyguard.hooks.launcher.refusals import refusals_logged
-from policyguard.hooks.launcher.supervise import Start, supervise
+from policyguard.hooks.launcher.refusals import refusals_logged, unstarted_logged
+from policyguard.hooks.launcher.supervise import Start, ended_by_signals, supervise
 from policyguard.hooks.watch.policies import Accepts, PolicyRecheck, trust_accepts
 from policyguard.hooks.watch.processes import JobProcesses
 from policyguard.hooks.watch.watch import Watch
@@ -85,7 +88,7 @@ def launch(
         trust, audience: the keys, logs and policies that this launcher accepts as a verifier, and its own name.
         used, clock: a store of used decisions, with which a decision starts one job only; supplies the current time.
         private_bytecode: give Python a byte-code cache of its own, so that no stray `.pyc` in a shared folder runs.
-        on_decision, on_start: called with the signed decision, allow or deny, and with the verified one; for printing.
+        on_decision, on_start: called with the signed decision, allow or deny, and with the verified one.
         watch: measure the job while it runs; one that is ended because of drift returns 77.
 
     Raises:
@@ -93,36 +96,80 @@ def launch(
         VerificationError, EvidenceError: the job differs from the one decided on, or cannot be started; logged.
         SigningError, AuditError: the decision could not be signed or logged; nothing was started.
     """
-    inputs, facts = collect(guard, request, inputs)
-    signed = decided(guard, facts, inputs, on_decision)  # L1
-    job = _AllowedJob(guard, request, inputs, trust, signed, clock)
-    with refusals_logged(guard, signed, clock), guard.reservation_held(signed) as note_start:
-        job.measure_again()  # L2
-        verified, executable = job.verify(audience, used)  # L3
-        note_start()
-        if on_start is not None:
-            on_start(verified)
-        return job.run(executable, verified, watch, private_bytecode=private_bytecode)  # L4, L5
+    _check_program(inputs)
+    with _prepared(guard, request, inputs, clock) as (inputs, facts, folder):
+        signed = decided(guard, facts, inputs, on_decision)  # L1
+        job = _AllowedJob(guard, request, inputs, trust, signed, folder, clock)
+        with refusals_logged(guard, signed, clock), guard.reservation_held(signed) as note_start:
+            job.measure_again()  # L2
+            verified, executable = job.verify(audience, used)  # L3
+            note_start()
+            (on_start or _ignore)(verified)
+            return job.run(executable, verified, watch, private_bytecode=private_bytecode)  # L4, L5
 
 
-def collect(guard: Guard, request: Request, inputs: JobInputs) -> tuple[JobInputs, Facts]:
-    """Measure a job as it will be started: confined, if its decision would oblige to that (`run.confined`).
+def _ignore(_: VerifiedDecision) -> None:
+    """Take the place of a callback that the caller did not give."""
+
+
+@contextmanager
+def _prepared(
+    guard: Guard, request: Request, inputs: JobInputs, clock: Callable[[], Instant]
+) -> Iterator[tuple[JobInputs, Facts, JobFolder]]:
+    """Yield the job as it will be started, what was measured of it, and its folders, which end with the block."""
+    with ended_by_signals(), ExitStack() as ending:
+        with unstarted_logged(guard, request, clock):
+            folder = ending.enter_context(job_folder())
+            inputs, facts = collect(guard, request, inputs, folder)
+        yield inputs, facts, folder
+
+
+def collect(guard: Guard, request: Request, inputs: JobInputs, folder: JobFolder) -> tuple[JobInputs, Facts]:
+    """Measure a job as it will be started: from its commit and confined if it asks for that, or if it is obliged to.
 
     Args:
         guard: measures, and previews the decision.
         request: what is asked.
-        inputs: the job as it was asked for.
+        inputs: the job as it was submitted.
+        folder: where its commit is exported to.
 
     Raises:
-        RequestError: there is no such program.
+        EvidenceError: it cannot be started so, although the policies allow it.
+        RequestError: outputs or data are named, which only a job started so has.
     """
-    _check_program(inputs)
-    facts = guard.gather(request, inputs)
-    # How it is confined is part of what is decided, so it is measured before the one decision is made and logged.
-    if not inputs.confine and CONFINED in guard.consider(facts).obligations:
-        inputs = structs.replace(inputs, confine=True)
+    # How it is started is part of what is decided, so it is measured before the one decision is made and logged.
+    while True:
+        if inputs.from_commit and inputs.export is None:
+            inputs = export_job(inputs, folder.tree)
         facts = guard.gather(request, inputs)
+        if inputs.confine and inputs.from_commit:
+            break
+        obliged = guard.consider(facts).obligations
+        more = {name: True for name, word in OBLIGATIONS.items() if word in obliged and not getattr(inputs, name)}
+        if not more:
+            break
+        inputs = structs.replace(inputs, **more)
+    check_declared(inputs)
+    problem = _start_problem(inputs, facts, folder)
+    if problem is not None and guard.consider(job_facts(facts, inputs)).allowed:
+        raise problem
     return inputs, facts
+
+
+def _start_problem(inputs: JobInputs, facts: Facts, folder: JobFolder) -> EvidenceError | None:
+    """Return why a job cannot be started as it was measured; None if nothing is known against it."""
+    needed = {CONFINEMENT: inputs.confine, FROM_COMMIT: inputs.from_commit, FILES: bool(inputs.files)}
+    for path, is_needed in needed.items():
+        # INVARIANT I15: a job that is to be confined and cannot be does not start; there is no silent downgrade.
+        # INVARIANT I2: a job that names files which cannot be measured does not start, whatever the policies read.
+        if is_needed and (path in facts.missing or path not in facts.entries):
+            return EvidenceError(f"{path}: {facts.missing.get(path, 'this guard does not measure it')}")
+    try:
+        if inputs.confine:
+            check_confinement(inputs, facts.bound, folder)
+    except EvidenceError as problem:
+        return problem
+    return None
 
 
 def decided(
@@ -160,20 +207,17 @@ class _AllowedJob:
         inputs: JobInputs,
         trust: Trust,
         signed: SignedDecision,
+        folder: JobFolder,
         clock: Callable[[], Instant],
     ) -> None:
         self._guard, self._request, self._inputs, self._trust = guard, request, inputs, trust
-        self._signed, self._clock = signed, clock
+        self._signed, self._folder, self._clock = signed, folder, clock
         self.bound: Mapping[str, Value] = {}
 
     def measure_again(self) -> None:
-        missing = self._signed.decision.facts.missing
-        # INVARIANT I2: a job that names files which cannot be measured does not start, whatever the policies read.
-        if self._inputs.files and FILES in missing:
-            raise EvidenceError(f"{FILES}: {missing[FILES]}")
-        # INVARIANT I15: a job that is to be confined and cannot be does not start; there is no silent downgrade.
-        if self._inputs.confine and CONFINEMENT in missing:
-            raise EvidenceError(f"{CONFINEMENT}: {missing[CONFINEMENT]}")
+        problem = _start_problem(self._inputs, self._signed.decision.facts, self._folder)
+        if problem is not None:
+            raise problem
         self.bound = self._guard.gather(self._request, self._inputs).bound
 
     def verify(self, audience: str, used: UsedStore | None) -> tuple[VerifiedDecision, str]:
@@ -194,15 +238,14 @@ class _AllowedJob:
     def run(
         self, executable: str, verified: VerifiedDecision, watch: WatchOptions | None, *, private_bytecode: bool
     ) -> int:
-        inputs = self._inputs
-        with tempfile.TemporaryDirectory(prefix="policyguard-job-", ignore_cleanup_errors=True) as private:
-            environment = child_environment(inputs.environment, self._signed, private)
-            if private_bytecode:
-                environment["PYTHONPYCACHEPREFIX"] = os.path.join(private, "bytecode")
-            with starter(inputs, self.bound, private, environment) as start:
-                if watch is not None:
-                    return self._run_watched(executable, verified, environment, watch, start)
-                return supervise(inputs.argv, executable, inputs.directory, environment, start=start)
+        inputs, private = self._inputs, self._folder.private
+        environment = child_environment(inputs.environment, self._signed, private)
+        if private_bytecode:
+            environment["PYTHONPYCACHEPREFIX"] = os.path.join(private, "bytecode")
+        start = starter(inputs, self.bound, self._folder, environment)
+        if watch is not None:
+            return self._run_watched(executable, verified, environment, watch, start)
+        return supervise(inputs.argv, executable, inputs.directory, environment, start=start)
 
     def _run_watched(
         self,
@@ -257,7 +300,7 @@ def _measured_program(inputs: JobInputs, bound: Mapping[str, Value]) -> str:
     executable = resolve_executable(inputs.argv, inputs.directory, inputs.environment)
     record = bound.get(EXECUTABLE)
     # INVARIANT I15: the program started is the one that was measured, not what its name resolves to now.
-    if not isinstance(record, FrozenMap) or record["path"] != printable_name(executable):
+    if not isinstance(record, FrozenMap) or record["path"] != printable_name(inputs.recorded(executable)):
         raise EvidenceError(
             f"`{printable_name(executable)}`: was not measured, expected the program that the decision is about"
         )

@@ -25,7 +25,7 @@ from policyguard.fs.open_databases import BUSY_TIMEOUT_S
 from policyguard.guard import Guard
 from policyguard.keyfiles import read_private_key
 from policyguard.model.decision import Decision, denial_without_rules
-from policyguard.model.facts import Assurance, Fact, Facts
+from policyguard.model.facts import Assurance, Fact, Facts, claims
 from policyguard.model.request import Entity, Request
 from policyguard.model.static_explanation import NO_POLICIES, StaticExplanation
 from policyguard.text import printable
@@ -53,6 +53,26 @@ def refusals_logged(
         # INVARIANT I12: a refusal is signed and logged wherever key and log can be used.
         with suppress(PolicyGuardError):
             guard.issue_denial(_not_started(signed, problem, clock()))
+        raise
+
+
+@contextmanager
+def unstarted_logged(guard: Guard, request: Request, clock: Callable[[], Instant] = time.time_ns) -> Iterator[None]:
+    """Log a denial if the block, before the decision, finds out that the job cannot be started as it is asked for.
+
+    Args:
+        guard: decides, signs and logs.
+        request: what is asked.
+        clock: supplies the current time.
+    """
+    try:
+        yield
+    except EvidenceError as problem:
+        now, snapshot = clock(), guard.snapshot
+        facts = Facts(request, claims(request, now))
+        # INVARIANT I12: a refusal is signed and logged wherever key and log can be used.
+        with suppress(PolicyGuardError):
+            guard.issue_denial(_refused(facts, problem, now, snapshot.policy_digest, snapshot.epoch))
         raise
 
 
@@ -107,14 +127,17 @@ def _undecided(
 
 def _not_started(signed: SignedDecision, problem: PolicyGuardError, now: Instant) -> Decision:
     allowed = signed.decision
-    request, reason = allowed.facts.request, printable(str(problem), _MAX_REASON_CHARS)
+    request = allowed.facts.request
     predicate = parse_statement(signed.envelope.payload).predicate
     properties = FrozenMap(decision_id=predicate.decision_id, entry=signed.receipt.index)
     refused = msgspec.structs.replace(request, resource=Entity(request.resource.type, request.resource.id, properties))
     entries = {
         f"resource.{name}": Fact(value, Assurance.MEASURED, "launcher", now) for name, value in properties.items()
     }
-    facts = Facts(refused, entries, missing=FrozenMap({"resource.start": reason}))
-    return denial_without_rules(
-        facts, (NOT_STARTED,), now, StaticExplanation(allowed.policy_digest, allowed.epoch, (reason,))
-    )
+    return _refused(Facts(refused, entries), problem, now, allowed.policy_digest, allowed.epoch)
+
+
+def _refused(facts: Facts, problem: PolicyGuardError, now: Instant, policy_digest: str, epoch: int) -> Decision:
+    reason = printable(str(problem), _MAX_REASON_CHARS)
+    refused = msgspec.structs.replace(facts, missing=FrozenMap({"resource.start": reason}))
+    return denial_without_rules(refused, (NOT_STARTED,), now, StaticExplanation(policy_digest, epoch, (reason,)))

@@ -142,7 +142,7 @@ def code_folders(inputs: JobInputs) -> tuple[str, ...]:
     prefixes += [_prefix(executable), _prefix(os.path.realpath(executable))]
     folders = [folder for prefix in prefixes for folder in _folders_of_prefix(prefix)]
     named = [path for path in inputs.environment.get("LD_LIBRARY_PATH", "").split(os.pathsep) if os.path.isabs(path)]
-    root = repository_root(inputs.directory)
+    root = inputs.export.folder if inputs.export is not None else repository_root(inputs.directory)
     return (*(() if root is None else (root,)), *folders, *named)
 
 

@@ -20,6 +20,7 @@ from policyguard.evidence.collector import Collected, Collector, JobInputs, gath
 from policyguard.evidence.confinement import ConfinementCollector
 from policyguard.evidence.dataset import DatasetCollector
 from policyguard.evidence.environment_collector import EnvironmentCollector, MissingBaselineCollector
+from policyguard.evidence.from_commit import FromCommitCollector
 from policyguard.evidence.gpu_grants import GrantCollector
 from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import JobCollector
@@ -278,6 +279,7 @@ ALL_COLLECTORS: tuple[Collector, ...] = (
     ProgramCollector(),
     ScaleCollector(),
     ConfinementCollector(),
+    FromCommitCollector(),
     PushCollector(EvidenceError("not seen"), Signed(status="none"), Signers(()), "REMOTE_USER"),
 )
 

@@ -14,6 +14,7 @@ from policyguard.evidence.checkpoint import JobCheckpoints
 from policyguard.evidence.collector import Collector, JobInputs, gather
 from policyguard.evidence.confinement import ConfinementCollector
 from policyguard.evidence.environment_collector import EnvironmentCollector
+from policyguard.evidence.from_commit import FromCommitCollector, exported
 from policyguard.evidence.gpu_grants import GrantCollector
 from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import INJECTION_VARIABLES, JobCollector
@@ -37,6 +38,7 @@ COLLECTORS: tuple[Collector, ...] = (
     ProgramCollector(),
     ScaleCollector(),
     ConfinementCollector(),
+    FromCommitCollector(),
     QuotaCollector(file="/nonexistent/quota.json"),
     GrantCollector(),
 )
@@ -56,8 +58,10 @@ def test_assurance_and_binding_are_as_on_the_page(tmp_path: Path) -> None:
         directory=str(lab.root),
         environment=dict(os.environ),
         confine=abi_version()[0] > 0,
+        from_commit=True,
     )
-    facts = gather(Request.of("user:a", "job:submit", "job:x"), COLLECTORS, inputs, lambda: 1)
+    with exported(inputs) as started:
+        facts = gather(Request.of("user:a", "job:submit", "job:x"), COLLECTORS, started, lambda: 1)
     seen = {path: (fact.assurance.word, "yes" if fact.bound else "no") for path, fact in facts.entries.items()}
     assert seen == {path: (row[3], row[4]) for path, row in ROWS.items() if path not in facts.missing}
 

@@ -21,7 +21,7 @@ from policyguard.attest.approval import (
 from policyguard.attest.dsse import sign
 from policyguard.attest.signers import Signers
 from policyguard.cli.files import write_new
-from policyguard.cli.options import json_option, key_option, policies_option
+from policyguard.cli.options import check_command, json_option, key_option, policies_option
 from policyguard.cli.output import say, say_json
 from policyguard.cli.settings import needed, settings
 from policyguard.cli.verbs.approve_.destinations import (
@@ -85,6 +85,7 @@ def command(listing: bool, as_json: bool, argv: tuple[str, ...], **chosen: Any) 
     Needs --key, or --ssh-key, or --payload FILE to sign by hand with `ssh-keygen -Y sign`. Exits with 1 where --list
     finds an approval that does not count.
     """
+    check_command(argv)
     if sum((chosen["note"], chosen["log"] is not None, chosen["folder"] is not None)) > 1:
         raise click.UsageError("give one of --note, --log FILE and --folder FOLDER")
     if chosen["subject"] is not None and chosen["job"] is None:
