@@ -129,6 +129,8 @@ def admitted(policy: Plain, facts: Plain, now: int) -> Plain:
         "action": facts["action"],
         "now": now,
     }
+    if declared(policy, facts, "subject.name") is None:
+        world["subject"]["name"] = name(subject)
     if domain(policy, facts) is not None:
         world["resource"]["domain"] = domain(policy, facts)
     for path, fact in facts["entries"].items():

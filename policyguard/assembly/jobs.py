@@ -15,7 +15,7 @@ from policyguard.config.measurement import EnvironmentConfig, MeasurementConfig,
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import ConfigurationError
 from policyguard.evidence.approvals.artifact_collector import ArtifactReviewCollector, artifact_digest
-from policyguard.evidence.approvals.collectors import ReviewedRepositoryCollector, ReviewFiles
+from policyguard.evidence.approvals.collectors import ReviewedRepositoryCollector, ReviewFiles, is_reviewed
 from policyguard.evidence.checkpoint import CheckpointCollector, JobCheckpoints
 from policyguard.evidence.collector import Collector, CollectorsFor, JobInputs
 from policyguard.evidence.confinement import ConfinementCollector
@@ -73,9 +73,9 @@ def configured_collectors(config: Config, *, seal: Seal, report: Report = log_wa
         if inputs is None:
             return without_command(snapshot, request, inputs)
         chosen = job_collectors(measurement, request, seal=key, options=options, report=report)
-        if files == ReviewFiles():
+        if not is_reviewed(snapshot.people, files):
             return chosen
-        reviewed = ReviewedRepositoryCollector(snapshot.people, files)
+        reviewed = ReviewedRepositoryCollector(snapshot.people, files, repositories=measurement.repositories)
         return [reviewed if collector.name == reviewed.name else collector for collector in chosen]
 
     return collectors
@@ -109,7 +109,7 @@ def job_collectors(
     return (
         identity,
         JobCollector(),
-        RepositoryCollector(),
+        RepositoryCollector(repositories=measurement.repositories),
         ProgramCollector(),
         ScaleCollector(),
         JobCheckpoints(options, producers),

@@ -9,7 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from policyguard.decide.snapshot import Snapshot
-from policyguard.evidence.approvals.collectors import RequestReviewCollector, ReviewedRepositoryCollector, ReviewFiles
+from policyguard.evidence.accepted_history import AcceptedHistory
+from policyguard.evidence.approvals.collectors import (
+    RequestReviewCollector,
+    ReviewedRepositoryCollector,
+    ReviewFiles,
+    is_reviewed,
+)
 from policyguard.evidence.collector import Collector, CollectorsFor, JobInputs
 from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.platform import ChannelCollector
@@ -23,6 +29,7 @@ def request_collectors(
     *,
     measure: bool = False,
     identity: IdentityCollector | None = None,
+    repositories: Sequence[AcceptedHistory] = (),
 ) -> CollectorsFor:
     """Return the function that chooses collectors for requests without a command.
 
@@ -31,6 +38,7 @@ def request_collectors(
         observed: paths of attributes that the calling platform observed itself.
         measure: also measure the identity of this process and the repository in the current folder.
         identity: says who this process is; by default without accounts that the operator lists.
+        repositories: those whose history the operator accepts.
     """
     fixed: list[Collector] = [ChannelCollector(observed)] if observed else []
     if measure:
@@ -40,10 +48,10 @@ def request_collectors(
         request_only = snapshot.request_only_actions
         chosen = [*fixed, RequestReviewCollector(snapshot.people, files, request_only)]
         # Nobody contributed to a request alone, so that a folder without a repository leaves nobody unknown.
-        if measure and (files == ReviewFiles() or request.action in request_only):
-            chosen.append(RepositoryCollector())
+        if measure and (not is_reviewed(snapshot.people, files) or request.action in request_only):
+            chosen.append(RepositoryCollector(repositories=repositories))
         elif measure:
-            chosen.append(ReviewedRepositoryCollector(snapshot.people, files))
+            chosen.append(ReviewedRepositoryCollector(snapshot.people, files, repositories=repositories))
         return chosen
 
     return collectors

@@ -162,8 +162,8 @@ def _descriptor_pool(schema: Schema) -> DescriptorPool:
     for name, resource in schema.resources.items():
         _add_message(file, f"resource_{name}", {**_texts("id", "type", "domain"), **resource.attributes})
     for name, subject in schema.subjects.items():
-        _add_message(file, f"subject_{name}", {**_texts("id", "type"), **subject.attributes})
-    _add_message(file, "subject", {**_texts("id", "type"), **merged(list(schema.subjects.values()))})
+        _add_message(file, f"subject_{name}", {**_texts("id", "type", "name"), **subject.attributes})
+    _add_message(file, "subject", {**_texts("id", "type", "name"), **merged(list(schema.subjects.values()))})
     _add_message(file, "context", schema.context)
     for name, fields in schema.records.items():
         _add_message(file, f"record_{name}", fields)

@@ -14,7 +14,7 @@ Members: TypeAlias = Mapping[TypeName, Mapping[str, Attribute]]
 """Type name (`resource`, `subject`, `context`, or a record's name) to its attributes."""
 
 _TEXT = ValueType(kind="string")
-_BUILT_IN = {"subject": ("id", "type"), "resource": ("id", "type", "domain"), "context": ()}
+_BUILT_IN = {"subject": ("id", "type", "name"), "resource": ("id", "type", "domain"), "context": ()}
 
 _TYPES = ("bool", "int", "string", "timestamp", "duration", "list", "map")
 RESERVED = frozenset({*_TYPES, *ENTITIES, *REFUSED_TYPES})

@@ -24,6 +24,7 @@ Verbs that enforce read no other (`config/operator.py` checks who can change it)
     grants: {folder: grants, keys: ["ed25519:..."]}
     watch: {libraries: [/shared/kernels]}
     confinement: {/opt/cuda: rx, /data: r}
+    repositories: {team/vision/trainer: {path: /srv/git/trainer.git, refs: [refs/heads/main]}}
     accounts: {asmith: user:alice}  # the subject of an account of this machine; `user:LOGIN` if not listed
     speakFor: [slurm]             # accounts that may name another subject with `--subject`
 

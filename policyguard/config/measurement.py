@@ -6,6 +6,7 @@
     grants: {folder: FOLDER, keys: [KEY...]}
     watch: {libraries: [FOLDER...]}
     confinement: {PATH: r | rw | rx}
+    repositories: {ID: {path: FOLDER, refs: [PATTERN...]}}
     accounts: {LOGIN: TYPE:ID}
     speakFor: [LOGIN...]
 
@@ -25,8 +26,10 @@ from typing import NoReturn
 from policyguard.attest.keys import PublicKey
 from policyguard.audit.reservations import DEFAULT_AMOUNT
 from policyguard.errors import ConfigurationError
+from policyguard.evidence.accepted_history import AcceptedHistory
 from policyguard.evidence.quota import SYSTEM_PATH
 from policyguard.keyfiles import read_public_key
+from policyguard.patterns.overlap import pattern_problem
 from policyguard.text import quoted, quoted_list
 from policyguard.values import EMPTY_MAP, Value, name_of
 
@@ -87,6 +90,9 @@ class MeasurementConfig:
     """More folders that running jobs may load code from, besides their own and the system's."""
     confinement: Mapping[str, str] = field(default_factory=dict)
     """More paths that every confined job may use: to read (r), to write (w), to execute (x)."""
+    repositories: tuple[AcceptedHistory, ...] = ()
+    """The repositories of the operator whose history is accepted, and the references in them that count."""
+
     accounts: Mapping[str, str] = field(default_factory=dict)
     """The subject of each login name; `user:LOGIN` for one that is not listed."""
 
@@ -107,7 +113,17 @@ _NOTHING = "none"
 
 NOTHING_CONFIGURED = MeasurementConfig()
 
-SECTIONS = ("environment", "checkpoints", "quota", "grants", "watch", "confinement", "accounts", "speakFor")
+SECTIONS = (
+    "environment",
+    "checkpoints",
+    "quota",
+    "grants",
+    "watch",
+    "confinement",
+    "repositories",
+    "accounts",
+    "speakFor",
+)
 """The sections of the configuration that are read here."""
 
 
@@ -131,6 +147,8 @@ def with_section(measurement: MeasurementConfig, name: str, data: Value, source:
             measurement = replace(measurement, accounts=section.accounts())
         case "confinement":
             measurement = replace(measurement, confinement=section.rights())
+        case "repositories":
+            measurement = replace(measurement, repositories=section.repositories())
         case "environment":
             measurement = replace(measurement, environment=_environment(section))
         case "checkpoints":
@@ -277,6 +295,20 @@ class _Section:
                 wrong = quoted(rights) if type(rights) is str else name_of(rights)
                 self.refuse(path, f"found {wrong}, expected one of {quoted_list(RIGHTS)}")
         return {os.path.realpath(self.source.parent / path): str(rights) for path, rights in self.data.items()}
+
+    def repositories(self) -> tuple[AcceptedHistory, ...]:
+        return tuple(self._repository(name, value) for name, value in self.data.items())
+
+    def _repository(self, name: str, value: Value) -> AcceptedHistory:
+        section = _Section(value, self.source, f"{self.name}.{name}")
+        section.check(("path", "refs"), ())
+        if "/" not in name.strip("/") or any(part in ("", ".", "..") for part in name.split("/")) or ":" in name:
+            self.refuse("", f"found `{name}`, expected the id of a repository such as `team/vision/trainer`")
+        refs = section.texts("refs")
+        for ref in refs:
+            if not ref.startswith("refs/") or pattern_problem(ref) is not None:
+                section.refuse("refs", f"found {quoted(ref)}, expected a reference such as `refs/heads/main`")
+        return AcceptedHistory(resource=name, path=section.path("path"), refs=refs)
 
     def accounts(self) -> dict[str, str]:
         accounts = {login: self.text(login, subject) for login, subject in self.data.items()}

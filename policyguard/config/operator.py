@@ -103,6 +103,7 @@ def _measured(measurement: MeasurementConfig) -> Iterator[tuple[str, Path]]:
         if quota.command:
             yield from (("quota", path) for path in _command_files(quota.command, quota.directory or Path("/")))
     yield from (("watch", folder) for folder in measurement.libraries)
+    yield from (("repositories", repository.path) for repository in measurement.repositories)
     yield from (("confinement", Path(path)) for path, rights in measurement.confinement.items() if "x" in rights)
     yield from (("keys", path) for path in measurement.key_files)
 

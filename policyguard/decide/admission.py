@@ -83,7 +83,7 @@ class Admitted(msgspec.Struct, frozen=True, gc=False):
 class FactAdmission:
     """Admits the facts of requests with one combination of subject type and resource type."""
 
-    __slots__ = ("domain_at", "fits", "id_pattern", "known", "redactions", "rules", "sensitive")
+    __slots__ = ("declares_name", "domain_at", "fits", "id_pattern", "known", "redactions", "rules", "sensitive")
 
     def __init__(self, schema: Schema, subject: EntityType, resource: EntityType) -> None:
         self.rules: dict[str, AttributeRule] = {}
@@ -93,6 +93,7 @@ class FactAdmission:
                 rule = self.rules[f"{prefix}.{name}"] = AttributeRule(entity, attribute, schema)
                 rule.former_values = former_values(name, attributes)
         self.known = {path: (rule.entity, rule.name, rule.kind, rule.plain, rule) for path, rule in self.rules.items()}
+        self.declares_name = "subject.name" in self.rules
         # A former name is redacted like the present one.
         named = {**self.rules, **{old: self.rules[new] for old, new in FORMER_FACTS.items() if new in self.rules}}
         self.sensitive = frozenset(path for path, rule in named.items() if rule.sensitive or rule.withheld)
@@ -120,6 +121,8 @@ class FactAdmission:
         if at is not None:
             of_resource["domain"] = domain = segments[at]
         of_subject: dict[str, Any] = {"id": f"{subject.type}:{subject.id}", "type": subject.type}
+        if not self.declares_name:
+            of_subject["name"] = subject.id
         of_context: dict[str, Any] = {}
         admitted = (of_subject, of_resource, of_context)
         weak: dict[str, str] | None = None

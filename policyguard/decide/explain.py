@@ -175,7 +175,8 @@ class _Explanation:
     def _fact(self, path: tuple[str, ...], admitted: Admitted) -> str:
         entity, name = path[0], path[1]
         dotted = f"{entity}.{name}"
-        if name in {"id", "type", "domain"} and entity != "context":
+        built_in = {"id", "type", "domain"} | ({"name"} if entity == "subject" else set())
+        if name in built_in and entity != "context" and dotted not in self.facts.entries:
             return f"{dotted} = {getattr(admitted, entity).get(name, 'none')}"
         fact = self.facts.entries.get(dotted)
         if admitted.weak and dotted in admitted.weak:

@@ -2,13 +2,16 @@
 
 The union of authors, committers, co-authors (trailers) and signers of every commit in the range, as accounts in
 `Persons`. A contributor who is unknown or cannot be read is reported as `unknown:...`, which no `Persons` entry has, so
-that no approver counts (invariant I8). Names in commits are only claims, so they can only add contributors.
+that no approver counts (invariant I8). Names in commits are only claims: they can add contributors, and never make one
+independent. A name that nobody knows is no conflict where a known person has signed the commit and so vouches for it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+
+import msgspec
 
 from policyguard.attest.signers import Signers, UnknownSigner
 from policyguard.attest.sshsig import SshSignatureError, parse_signature
@@ -23,6 +26,12 @@ MAX_COMMITS = 50_000
 """The maximum number of commits examined; for more, pin a later accepted commit."""
 
 MAX_TRAILERS = 1_000
+
+MAX_CONFLICTS = 5
+"""The maximum number of unknown identities that a denial names."""
+
+UNKNOWN = "approval.unknown_contributor"
+_WAYS_OUT = "let a known person sign the commit, or add the address or the key to `Persons`"
 
 _IDENTITY = re.compile(rb"[^<>\n\0]*<([^<>\n\0]*)> -?(\d{1,12}) [+-]\d{4}")
 _OID = re.compile(rb"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -65,7 +74,19 @@ class Commit:
         return _oid(self, next(iter(self.values(b"tree")), b""))
 
 
-def contributors_of(
+class Contributions(msgspec.Struct, frozen=True, kw_only=True):
+    """Who contributed to some commits: accounts, signers, the commits that nobody known signed, and conflicts.
+
+    A conflict is one line: the commit, the identity that cannot be known, and what resolves it.
+    """
+
+    accounts: tuple[str, ...] = ()
+    signers: tuple[str, ...] = ()
+    unsigned: tuple[str, ...] = ()
+    conflicts: tuple[str, ...] = ()
+
+
+def contributions_since(
     reader: ObjectReader,
     head: str,
     signers: Signers,
@@ -73,11 +94,13 @@ def contributors_of(
     *,
     signed_only: bool = False,
     keyring: Keyring | None = None,
-) -> tuple[str, ...]:
-    """List the accounts of all contributors to the commits since the accepted ones, sorted.
+) -> Contributions:
+    """Collect who contributed to the commits since the accepted ones.
 
     Args:
+        reader: reads the objects.
         head: the commit that is about to run, or to be merged.
+        signers: the keys that count, and their persons.
         accepted: ids of commits or trees that were reviewed before; their content is not examined again.
         signed_only: a commit without a good signature has an unknown contributor, as its author is only a claim.
         keyring: the pinned GPG keys; without it a GPG signature is of somebody unknown.
@@ -85,10 +108,33 @@ def contributors_of(
     Raises:
         EvidenceError: a commit is missing (shallow history), damaged, or there are too many, or too many to verify.
     """
+    commits = commits_since(reader, head, frozenset(accepted))
+    return merge_contributions(
+        contributions_of(commit, signers, signed_only=signed_only, keyring=keyring) for commit in commits
+    )
+
+
+def merge_contributions(parts: Iterable[Contributions]) -> Contributions:
+    """Merge what single commits say; of many conflicts, the first few."""
     accounts: set[str] = set()
-    for commit in commits_since(reader, head, frozenset(accepted)):
-        accounts |= commit_accounts(commit, signers, signed_only=signed_only, keyring=keyring)
-    return tuple(sorted(accounts))
+    signers: set[str] = set()
+    unsigned: set[str] = set()
+    conflicts: list[str] = []
+    count = 0
+    for part in parts:
+        accounts.update(part.accounts)
+        signers.update(part.signers)
+        unsigned.update(part.unsigned)
+        count += len(part.conflicts)
+        conflicts.extend(part.conflicts[: MAX_CONFLICTS - len(conflicts)])
+    if count > len(conflicts):
+        conflicts.append(f"{UNKNOWN}: {count - len(conflicts)} more identities that are not known")
+    return Contributions(
+        accounts=tuple(sorted(accounts)),
+        signers=tuple(sorted(signers)),
+        unsigned=tuple(sorted(unsigned)),
+        conflicts=tuple(conflicts),
+    )
 
 
 def commits_since(reader: ObjectReader, head: str, accepted: frozenset[str]) -> Iterator[Commit]:
@@ -111,35 +157,83 @@ def commits_since(reader: ObjectReader, head: str, accepted: frozenset[str]) -> 
     yield from inside.values()
 
 
-def commit_accounts(
+def contributions_of(
     commit: Commit, signers: Signers, *, signed_only: bool = False, keyring: Keyring | None = None
-) -> set[str]:
-    """List the accounts of a commit's author, committer, co-authors and signer.
+) -> Contributions:
+    """Collect who contributed to one commit: its author, committer, co-authors and signer.
 
     Args:
         commit: the commit.
         signers: the keys that count, and their persons.
-        signed_only: leaves out the names that the commit only claims.
+        signed_only: a commit that nobody known has signed is the work of somebody unknown.
         keyring: the pinned GPG keys, if any.
     """
-    identities = commit.values(b"author", b"committer")
-    mails = [_mail(identity) for identity in identities]
-    accounts = {_account(signers, mail, commit) for mail in mails}
+    signatures = commit.values(b"gpgsig", b"gpgsig-sha256")
+    named = [signature_account(commit, signature, signers, keyring) for signature in signatures]
+    known = {account for account in named if account is not None}
+    unknown: dict[str, str] = {}
+    if None in named:
+        unknown[f"unknown:signature-{commit.oid[:12]}"] = "a signature by a key that is nobody's"
+    elif signed_only and not signatures:
+        unknown[f"unknown:unsigned-{commit.oid[:12]}"] = f"no signature, only the claim {_claim(commit)}"
+    # INVARIANT I8: a person who signs vouches for the names in the commit; a machine that rebases or merges does not.
+    is_vouched = not unknown and any(_is_human(signers, account) for account in known)
+    accounts, unreadable, strangers = _claimed(commit, signers)
+    unknown |= unreadable if is_vouched else {**unreadable, **strangers}
+    return Contributions(
+        accounts=(*accounts, *known, *unknown),
+        signers=tuple(known),
+        # Two signatures of one commit, or one that nobody knows, are no signature of a known person.
+        unsigned=() if len(signatures) == 1 and known else (commit.oid,),
+        conflicts=tuple(_conflict(commit, text) for text in unknown.values()),
+    )
+
+
+def _claimed(commit: Commit, signers: Signers) -> tuple[set[str], dict[str, str], dict[str, str]]:
+    """Return the known accounts that a commit names, what is unreadable in it, and names that nobody has.
+
+    INVARIANT I8: an unreadable or unknown author stays a contributor, as an account that nobody has.
+    """
+    identities = [(name, value) for name, value in commit.headers if name in (b"author", b"committer")]
     trailers = _TRAILER.findall(commit.message)
-    # INVARIANT I8: an unreadable or unknown author stays a contributor, as an account that nobody has.
-    if len(identities) < 2 or len(trailers) > MAX_TRAILERS:
-        accounts.add(f"unknown:commit-{commit.oid[:12]}")
+    claims = [(name.decode(), _mail(value)) for name, value in identities]
+    broken = f"unknown:commit-{commit.oid[:12]}"
+    unreadable: dict[str, str] = {}
+    if any(mail is None for _, mail in claims):
+        unreadable[broken] = "an author or committer that cannot be read"
+    if len(identities) < 2:
+        unreadable[broken] = "no author or no committer"
+    if len(trailers) > MAX_TRAILERS:
+        unreadable[broken] = f"more than {MAX_TRAILERS} co-authors"
+    strangers: dict[str, str] = {}
     for trailer in trailers[:MAX_TRAILERS]:
         match = _TRAILER_MAIL.fullmatch(trailer.strip())
-        accounts.add(_account(signers, match[1] if match else None, commit))
-    signatures = commit.values(b"gpgsig", b"gpgsig-sha256")
-    accounts |= {
-        signature_account(commit, signature, signers, keyring) or f"unknown:signature-{commit.oid[:12]}"
-        for signature in signatures
-    }
-    if signed_only and not signatures:
-        accounts.add(f"unknown:unsigned-{commit.oid[:12]}")
-    return accounts
+        claims.append(("co-author", match[1] if match else None))
+        if match is None:
+            strangers[broken] = "a co-author without an address"
+    accounts = set()
+    for name, mail in claims:
+        address = "" if mail is None else printable_name(mail.strip())
+        person = signers.by_email.get(address.casefold())
+        if mail is not None and person is not None:
+            accounts.add(person.accounts[0])
+        elif mail is not None:
+            strangers[f"unknown:{address}"] = f"the {name} `{address}`, which is in no entry of `Persons`"
+    return accounts, unreadable, strangers
+
+
+def _is_human(signers: Signers, account: str) -> bool:
+    person = signers.by_account.get(account)
+    return person is not None and any(name.startswith("user:") for name in person.accounts)
+
+
+def _claim(commit: Commit) -> str:
+    mail = _mail(next(iter(commit.values(b"author")), b""))
+    return f"of `{printable_name(mail)}`" if mail is not None else "of an author that cannot be read"
+
+
+def _conflict(commit: Commit, text: str) -> str:
+    return f"{UNKNOWN}: commit {commit.oid[:12]} has {text}; {_WAYS_OUT}"
 
 
 def committed_at(commit: Commit) -> Instant:
@@ -187,14 +281,6 @@ def signature_account(commit: Commit, signature: bytes, signers: Signers, keyrin
 def _mail(identity: bytes) -> bytes | None:
     match = _IDENTITY.fullmatch(identity)
     return match[1] if match else None
-
-
-def _account(signers: Signers, mail: bytes | None, commit: Commit) -> str:
-    if mail is None:
-        return f"unknown:commit-{commit.oid[:12]}"
-    text = printable_name(mail.strip())
-    person = signers.by_email.get(text.casefold())
-    return person.accounts[0] if person is not None else f"unknown:{text}"
 
 
 def _walk(reader: ObjectReader, head: str, stops: frozenset[str]) -> tuple[dict[str, Commit], set[str], bool]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
 from policyguard.errors import EvidenceError
+from policyguard.evidence.accepted_history import ACCEPTED_HISTORY, AcceptedHistory, accepted_fact
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.uncommitted import UNCOMMITTED, uncommitted_files
 from policyguard.git.configuration import config_values
@@ -62,19 +63,32 @@ class RepositoryCollector:
 
     name = "repository"
     measures_contributors = False
-    declares = (CODE, UNCOMMITTED)
+    declares = (CODE, UNCOMMITTED, ACCEPTED_HISTORY)
 
-    def __init__(self, *, timeout_s: float = 15.0, owners: Collection[int] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        repositories: Sequence[AcceptedHistory] = (),
+        timeout_s: float = 15.0,
+        owners: Collection[int] | None = None,
+    ) -> None:
+        self._repositories = tuple(repositories)
         self._timeout_s = timeout_s
         self._owners = frozenset(owners) if owners is not None else frozenset({os.geteuid(), 0})
 
-    def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
+    def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:
         """Measure the repository that contains the job's folder.
 
         The repository is found from the folder the job runs in and is never named by the job: a clean repository
         elsewhere says nothing about this code.
         """
-        return measure_code(inputs, self._owners, time.monotonic() + self._timeout_s).collected(self.name, now)
+        deadline = time.monotonic() + self._timeout_s
+        code = measure_code(inputs, self._owners, deadline)
+        measured = code.collected(self.name, now)
+        accepted = accepted_fact(code.record, request, self._repositories, self._owners, deadline, now)
+        return Collected(
+            entries={**measured.entries, **accepted.entries}, missing={**measured.missing, **accepted.missing}
+        )
 
 
 def repository_of(inputs: JobInputs, owners: Collection[int]) -> tuple[GitDir, str, str | None]:

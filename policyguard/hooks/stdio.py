@@ -61,6 +61,7 @@ class HookOptions(msgspec.Struct, frozen=True, kw_only=True):
     signed_only: bool = False
     accounts: dict[str, str] = {}
     speak_for: frozenset[str] = frozenset()
+    repositories: tuple[Any, ...] = ()
     reserve: str | None = None
 
 
@@ -185,6 +186,7 @@ def collectors(options: HookOptions) -> Collectors:
         files(**{name: path(text) for name, text in review.items()}, signed_only=options.signed_only),
         options.observed,
         measure=options.measure,
+        repositories=options.repositories,
         identity=import_module("policyguard.evidence.identity").IdentityCollector(options.accounts, options.speak_for),
     )
     return chosen
@@ -235,6 +237,7 @@ def _completed(options: HookOptions) -> HookOptions:
         signed_only=config.signed_commits,
         accounts=dict(config.measurement.accounts),
         speak_for=config.measurement.speak_for,
+        repositories=config.measurement.repositories,
         reserve=config.measurement.reserve,
     )
 

@@ -21,6 +21,8 @@ def _set(listed: str) -> frozenset[str]:
 
 
 START_VERBS = _set("submit launch start run resize scale")
+GROW_VERBS = _set("modify update prioritize preempt requeue")
+"""Verbs of actions by which a job that exists gets more, or gets it earlier."""
 DESTROY_VERBS = _set("delete destroy purge overwrite erase wipe truncate write")
 EXPORT_VERBS = _set("export publish download upload egress share release")
 CHANGE_VERBS = _set(
@@ -44,6 +46,7 @@ UNITS = _set(
     "s ms us ns sec secs seconds second min mins minutes minute h hours hour days day d bytes byte b kb mb gb tb "
     "kib mib gib tib percent pct usd eur cents count mbps gbps bps tokens steps bits"
 )
+VERDICTS = _set("verdict verdicts")
 CLASSES = _set(
     "class classification sensitivity license licence visibility public tier confidentiality released destination "
     "export"

@@ -23,6 +23,7 @@ from pathlib import Path
 from policyguard.attest.approval import APPROVAL_PAYLOAD_TYPE, approval_statement
 from policyguard.attest.dsse import sign
 from policyguard.attest.keys import PrivateKey, PublicKey
+from policyguard.attest.sshsig import sign as sign_ssh
 from policyguard.attest.trust import Trust, TrustedKey
 from policyguard.audit.log import Log
 from policyguard.audit.receipt import SignedDecision
@@ -53,6 +54,8 @@ quota: {file: quota.json}
 approvals: approvals
 allowedSigners: signers
 reviewedCommits: reviewed
+signedCommits: required
+repositories: {team/vision/trainer: {path: trainer.git, refs: ["refs/heads/**"]}}
 grants: {folder: grants, keys: [carol.key.pub, dan.key.pub]}
 """
 
@@ -175,6 +178,19 @@ class Lab:
         if ended.returncode:
             raise EvidenceError(f"`git {arguments[0]}` failed: {ended.stderr.strip()}")
         return ended.stdout.strip()
+
+    def commit(self, message: str, *, who: str = "alice") -> None:
+        """Commit all changes, sign the commit with this person's key, and push it to the lab's repository."""
+        self.git("add", "--all", who=who)
+        self.git("commit", "--quiet", "--message", message, who=who)
+        content = (self.git("cat-file", "commit", "HEAD") + "\n").encode()
+        head, _, text = content.partition(b"\n\n")
+        signature = sign_ssh(content, "git", self.keys[who]).rstrip(b"\n").replace(b"\n", b"\n ")
+        signed = self.root / "out" / "commit"
+        signed.write_bytes(head + b"\ngpgsig " + signature + b"\n\n" + text)
+        self.git("update-ref", "HEAD", self.git("hash-object", "-t", "commit", "-w", str(signed)))
+        signed.unlink()
+        self.git("push", "--quiet", str(self.root / "trainer.git"), "HEAD:refs/heads/main")
 
     # ---- requests
 
@@ -312,8 +328,8 @@ class Lab:
     def _build_repository(self) -> None:
         write_new(self.code / "train.py", TRAIN.encode())
         self.git("init", "--quiet", "--initial-branch=main")
-        self.git("add", "train.py")
-        self.git("commit", "--quiet", "--message", "a training script")
+        self.git("init", "--quiet", "--bare", "--initial-branch=main", str(self.root / "trainer.git"))
+        self.commit("a training script")
 
     def close(self) -> None:
         """Close the log."""

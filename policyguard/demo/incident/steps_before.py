@@ -150,7 +150,7 @@ def _in_memory(lab: Lab, story: Story) -> None:
 def scale(lab: Lab, story: Story) -> None:
     story.title("A trigger that only large jobs pull")
     (lab.code / "train.py").open("a").write("\n# more cards, more speed\n")
-    lab.git("commit", "--all", "--quiet", "--message", "faster\n\nCo-authored-by: carol <carol@lab.example>")
+    lab.commit("faster\n\nCo-authored-by: carol <carol@lab.example>")
     request, inputs = lab.job("alice", "alice-512", 512)
     story.tried("alice asks for 512 GPUs; carol, who wrote a part of the commit, approves, and so does dan")
     lab.approve("carol", request, inputs)
@@ -162,7 +162,7 @@ def scale(lab: Lab, story: Story) -> None:
     signed = lab.decide(*lab.job("alice", "alice-512", 768))
     story.denied("denied; an approval carries no further than it says", signed, "needs-approval", naming="over_limit")
     (lab.code / "train.py").open("a").write("# by alice alone\n")
-    lab.git("commit", "--all", "--quiet", "--message", "alone")
+    lab.commit("alone")
     story.tried("another tree than the one that was approved")
     signed = lab.decide(request, inputs)
     story.denied(

@@ -19,11 +19,12 @@ from policyguard.attest.approval import ApprovalTarget, command_digest
 from policyguard.attest.revocation import APPROVAL, APPROVER, KEY, RevocationList, revoked_ids
 from policyguard.attest.signers import MAX_SIGNERS_BYTES, Signers, parse_allowed_signers, parse_revoked
 from policyguard.errors import ConfigurationError, EvidenceError, PolicyGuardError
+from policyguard.evidence.accepted_history import ACCEPTED_HISTORY, AcceptedHistory, accepted_fact
 from policyguard.evidence.approvals.from_git_notes import note_approvals
 from policyguard.evidence.approvals.from_log import logged_approvals
 from policyguard.evidence.approvals.verify import RejectedApproval, SubmittedApproval, examine, folder_approvals
 from policyguard.evidence.collector import Collected, JobInputs
-from policyguard.evidence.contributors import contributors_of
+from policyguard.evidence.contributors import Contributions, contributions_since
 from policyguard.evidence.identity import account_name
 from policyguard.evidence.repository import CODE, measure_code
 from policyguard.evidence.uncommitted import UNCOMMITTED
@@ -32,12 +33,18 @@ from policyguard.git.directory import find_gitdir
 from policyguard.git.gpg import Keyring
 from policyguard.git.objects import ObjectReader, open_objects
 from policyguard.git.refs import References
+from policyguard.model.facts import Assurance, Fact
 from policyguard.model.policy import Person
 from policyguard.model.request import Request
 from policyguard.text import printable_name
 from policyguard.values import FrozenMap, Instant
 
+COMMIT_SIGNERS, UNSIGNED_COMMITS = "resource.commit_signers", "resource.unsigned_commits"
+
 MAX_ACCEPTED = 100_000
+MAX_UNSIGNED = 1_000
+"""The maximum number of unsigned commits that the fact lists; rules ask whether there are any."""
+
 UNCONFIGURED = "no approval is read: neither `approvals:` nor `approvalLog:` is configured"
 
 
@@ -70,6 +77,11 @@ class ReviewFiles(msgspec.Struct, frozen=True, kw_only=True):
             yield from logged_approvals(self.approval_log)
 
 
+def is_reviewed(persons: Sequence[Person], files: ReviewFiles) -> bool:
+    """Return True if anything says who signs: the operator's files, or keys in `Persons`."""
+    return files != ReviewFiles() or any(person.keys for person in persons)
+
+
 class ReviewedRepositoryCollector:
     """Supplies the facts of `RepositoryCollector`, the contributors and the approvals.
 
@@ -78,17 +90,19 @@ class ReviewedRepositoryCollector:
     """
 
     name = "repository"
-    declares = (CODE, UNCOMMITTED)
+    declares = (CODE, UNCOMMITTED, ACCEPTED_HISTORY, COMMIT_SIGNERS, UNSIGNED_COMMITS)
 
     def __init__(
         self,
         persons: Sequence[Person],
         files: ReviewFiles,
         *,
+        repositories: Sequence[AcceptedHistory] = (),
         timeout_s: float = 15.0,
         owners: Collection[int] | None = None,
         uid: int | None = None,
     ) -> None:
+        self._repositories = tuple(repositories)
         self._uid = os.getuid() if uid is None else uid
         self._persons, self._files = tuple(persons), files
         self._timeout_s = timeout_s
@@ -99,12 +113,17 @@ class ReviewedRepositoryCollector:
         deadline = time.monotonic() + self._timeout_s
         code = measure_code(inputs, self._owners, deadline)
         measured = code.collected(self.name, now)
+        accepted = accepted_fact(code.record, request, self._repositories, self._owners, deadline, now)
         try:
             review = self._review(request, inputs, code.record, now, deadline)
         except PolicyGuardError as problem:
             # INVARIANT I2: where review cannot be measured, nobody is independent and nothing is approved.
             review = Collected(unusable=(f"approval.unreadable: {problem}",), contributors_unknown=True)
-        return msgspec.structs.replace(review, entries=measured.entries, missing=measured.missing)
+        return msgspec.structs.replace(
+            review,
+            entries={**review.entries, **measured.entries, **accepted.entries},
+            missing={**review.missing, **measured.missing, **accepted.missing},
+        )
 
     def _review(
         self, request: Request, inputs: JobInputs, record: FrozenMap, now: Instant, deadline: float
@@ -116,29 +135,37 @@ class ReviewedRepositoryCollector:
         commit = str(record["commit"])
         target = job_target(request, inputs.submitted, record, git.root)
         with open_objects(git, commit, deadline) as reader:
-            contributors, problems = self._contributors(reader, commit, signers, accepted, deadline)
+            contributions, problems = self._contributions(reader, commit, signers, accepted, deadline)
             submitted = list(self._files.submitted())
             submitted += note_approvals(References(git), reader, (commit, str(record["tree"])))
         examined = examine(submitted, signers, target, now)
-        lines = (*problems, *examined.lines)
+        if contributions is None:
+            missing = dict.fromkeys((COMMIT_SIGNERS, UNSIGNED_COMMITS), problems[0])
+            lines = (*problems, *examined.lines)
+            return Collected(approvals=examined.approvals, unusable=lines, missing=missing, contributors_unknown=True)
         return Collected(
+            entries=_signature_facts(contributions, self.name, now),
             approvals=examined.approvals,
-            contributors=contributors,
-            unusable=lines,
-            contributors_unknown=contributors is None,
+            contributors=(*contributions.accounts, *runner_account(self._uid, signers)),
+            unusable=(*contributions.conflicts, *examined.lines),
         )
 
-    def _contributors(
+    def _contributions(
         self, reader: ObjectReader, commit: str, signers: Signers, accepted: frozenset[str], deadline: float
-    ) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    ) -> tuple[Contributions | None, tuple[str, ...]]:
         try:
             keyring = load_keyring(self._persons, self._files, deadline)
-            contributors = contributors_of(
+            return contributions_since(
                 reader, commit, signers, accepted, signed_only=self._files.signed_only, keyring=keyring
-            )
+            ), ()
         except EvidenceError as problem:
             return None, (f"approval.contributors_unknown: {problem}",)
-        return (*contributors, *runner_account(self._uid, signers)), ()
+
+
+def _signature_facts(contributions: Contributions, source: str, now: Instant) -> dict[str, Fact]:
+    """Build the facts about signatures; the commit is bound, and these follow from it and from the known keys."""
+    named = {COMMIT_SIGNERS: contributions.signers, UNSIGNED_COMMITS: contributions.unsigned[:MAX_UNSIGNED]}
+    return {path: Fact(value, Assurance.MEASURED, source, now) for path, value in named.items()}
 
 
 class RequestReviewCollector:

@@ -90,7 +90,7 @@ class PushCollector:
             missing=missing,
             approvals=examined.approvals,
             contributors=accounts,
-            unusable=examined.lines,
+            unusable=(*measured.conflicts, *examined.lines),
         )
 
     def _approved(self, measured: MeasuredUpdate, request: Request, now: Instant) -> ApprovalResults:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from policyguard.attest.signers import Signers
 from policyguard.errors import EvidenceError
 from policyguard.evidence.approvals.from_git_notes import note_approvals
-from policyguard.evidence.contributors import Commit, commit_accounts, signature_account
+from policyguard.evidence.contributors import MAX_CONFLICTS, Commit, contributions_of
 from policyguard.evidence.push.objects import Trees
 from policyguard.evidence.push.updates import Change, MeasuredUpdate, RefUpdate
 from policyguard.git.gpg import Keyring
@@ -34,8 +34,17 @@ _MAX_POINTER_BYTES = 1_024
 class UpdateMeasurer:
     """Measures the updates of one push, in memory that does not grow with the number of commits."""
 
-    def __init__(self, references: References, reader: ObjectReader, signers: Signers, keyring: Keyring | None) -> None:
+    def __init__(
+        self,
+        references: References,
+        reader: ObjectReader,
+        signers: Signers,
+        keyring: Keyring | None,
+        *,
+        signed_only: bool = False,
+    ) -> None:
         self._references, self._reader, self._signers, self._keyring = references, reader, signers, keyring
+        self._signed_only = signed_only
         self._trees = Trees(reader)
 
     def measure(self, update: RefUpdate, *, deep: bool) -> MeasuredUpdate:
@@ -102,18 +111,14 @@ class UpdateMeasurer:
 
     def _note_commit(self, measured: MeasuredUpdate, commit: Commit) -> None:
         measured.commits += 1
-        measured.accounts |= commit_accounts(commit, self._signers, keyring=self._keyring)
-        signer = self._signer(commit)
-        if signer is not None:
-            measured.signers.add(signer)
-        elif len(measured.unsigned) <= MAX_UNSIGNED:
-            measured.unsigned.add(commit.oid)
+        contributions = contributions_of(commit, self._signers, signed_only=self._signed_only, keyring=self._keyring)
+        measured.accounts.update(contributions.accounts)
+        measured.signers.update(contributions.signers)
+        measured.conflicts.extend(contributions.conflicts[: MAX_CONFLICTS - len(measured.conflicts)])
+        if len(measured.unsigned) <= MAX_UNSIGNED:
+            measured.unsigned.update(contributions.unsigned)
         for path, was, now in self._touched(commit):
             self._note(measured, path, was, now)
-
-    def _signer(self, commit: Commit) -> str | None:
-        signatures = commit.values(b"gpgsig", b"gpgsig-sha256")
-        return signature_account(commit, signatures[0], self._signers, self._keyring) if len(signatures) == 1 else None
 
     def _touched(self, commit: Commit) -> Iterator[tuple[bytes, Entry | None, Entry | None]]:
         """Yield each path that differs from all parents; for a merge, only what the merge itself changed."""

@@ -93,7 +93,13 @@ class PushSession:
             EvidenceError: the history can show another past, an object is missing or damaged, or git took too long.
         """
         some_id = next(oid for update in updates for oid in (update.new, update.old) if oid is not None)
-        measurer = UpdateMeasurer(self._references, self._objects(some_id), signers or Signers(()), keyring)
+        measurer = UpdateMeasurer(
+            self._references,
+            self._objects(some_id),
+            signers or Signers(()),
+            keyring,
+            signed_only=self._files.signed_only,
+        )
         return tuple([measurer.measure(update, deep=deep) for update in updates])
 
     def current(self, ref: str) -> str | None:

@@ -45,6 +45,7 @@ class MeasuredUpdate:
     accounts: set[str] = field(default_factory=set)
     signers: set[str] = field(default_factory=set)
     unsigned: set[str] = field(default_factory=set)
+    conflicts: list[str] = field(default_factory=list)
     submitted: list[SubmittedApproval | RejectedApproval] = field(default_factory=list)
 
 

@@ -216,6 +216,7 @@ def review_files_of(options: GitOptions) -> ReviewFiles:
         allowed_signers=_path(options.allowed_signers),
         revoked_keys=_path(options.revoked_keys),
         gpg_keyring=_path(options.gpg_keyring),
+        signed_only=options.signed_commits is not None,
     )
 
 

@@ -3,7 +3,7 @@
 policyguard hook git KIND --repo PATH --resource repo:ID --policies PATH --key FILE --log FILE
     [--state-dir FOLDER] --pusher VARIABLE[=TEMPLATE]... [--allowed-signers FILE] [--revoked-keys FILE]
     [--gpg-keyring FILE] [--approvals FOLDER] [--approval-log FILE] [--audience NAME] [--owner UID]... [--vsa FOLDER]
-    [--resource-uri URI] [--level NAME]... [--certificate-age SECONDS]
+    [--resource-uri URI] [--level NAME]... [--certificate-age SECONDS] [--signed-commits required]
     [--revocations FILE --revocation-key KEY... --revocation-age SECONDS [--revocation-sequence N]]
     [-- ARGUMENTS OF THE HOOK]
 """
@@ -28,6 +28,7 @@ KINDS = ("pre-receive", "update", "reference-transaction", "post-receive")
 OS_ACCOUNT = "os"
 """Instead of a variable: the account that runs the hook, for servers where each person has an account."""
 
+REQUIRED = "required"
 _DEFAULT_TEMPLATE = "user:{}"
 _SINGLE = (
     "repo",
@@ -45,6 +46,7 @@ _SINGLE = (
     "vsa",
     "resource_uri",
     "certificate_age",
+    "signed_commits",
     "revocations",
     "revocation_age",
     "revocation_sequence",
@@ -84,6 +86,9 @@ class GitOptions(msgspec.Struct, frozen=True, kw_only=True):
     level: tuple[str, ...] = ()
     certificate_age: int = DEFAULT_AGE_S
     """Seconds for which a push certificate is accepted after git issued its nonce."""
+
+    signed_commits: str | None = None
+    """`required` if a commit that nobody known has signed is the work of somebody unknown."""
 
     revocations: str | None = None
     revocation_key: tuple[str, ...] = ()
@@ -151,6 +156,8 @@ def read_git_options(argv: Sequence[str]) -> GitOptions:
             raise ConfigurationError(f"--{name} is missing", help="install the hook again with `policyguard repo`")
     if "certificate_age" in options:
         options["certificate_age"] = _age(options["certificate_age"])
+    if options.get("signed_commits", REQUIRED) != REQUIRED:
+        raise ConfigurationError(f"--signed-commits: found `{options['signed_commits'][:20]}`, expected `{REQUIRED}`")
     for name in ("revocation_age", "revocation_sequence"):
         if name in options:
             options[name] = _number(f"--{name.replace('_', '-')}", options[name])

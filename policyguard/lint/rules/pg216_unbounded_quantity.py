@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from policyguard.conditions.queries import MIRRORED, Path, base_name, value_reads
+from policyguard.lint.bounds import quantities_of
 from policyguard.lint.context import Context
 from policyguard.lint.rule import Hit
-from policyguard.lint.vocabulary import QUANTITIES, START_VERBS, last_words, with_verb
+from policyguard.lint.vocabulary import START_VERBS, with_verb
 from policyguard.model.expression import Call, walk
 from policyguard.model.policy import Rule
 from policyguard.text import quoted_list
@@ -23,23 +24,13 @@ def check(context: Context) -> Iterator[Hit]:
     bounds = {rule.id: _compared(rule) for rule in context.rules}
     for rule in context.allows:
         for action in with_verb(rule.actions, START_VERBS):
-            quantities = _quantities(context, rule, action)
+            quantities = quantities_of(context, rule, action)
             guards = context.guards(rule, action, "deny", "require")
             if not quantities or any(bounds[one.id] & quantities for one in (rule, *guards)):
                 continue
             named = quoted_list((".".join(path) for path in sorted(quantities)), joiner=" or ")
             message = f"`{rule.id}` allows `{action}` without a bound on {named}"
             yield Hit(context.item(rule.span, "actions", action), message)
-
-
-def _quantities(context: Context, rule: Rule, action: str) -> set[Path]:
-    return {
-        ("resource", attribute.name)
-        for entity_type in context.types(rule)
-        if action in entity_type.actions
-        for attribute in entity_type.attributes.values()
-        if attribute.type.kind == "int" and last_words((attribute.name,)) & QUANTITIES
-    }
 
 
 def _compared(rule: Rule) -> frozenset[Path]:

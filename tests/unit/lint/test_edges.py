@@ -74,8 +74,8 @@ def test_conditions_of_an_allow(when: str, expected: list[str]) -> None:
 
 
 DENIALS = {
-    "an optional attribute, read": ("resource.hours > 72", ["PG105"]),
-    "an optional attribute, asked for first": ("!has(resource.hours) || resource.hours > 72", []),
+    "an optional attribute, read": ("resource.hours == 72", ["PG105"]),
+    "an optional attribute, asked for first": ("!has(resource.hours) || resource.hours == 72", []),
     "the same attribute twice is one finding": ("resource.hours > 72 && resource.hours < 99", ["PG105"]),
     "all in a deny denies more": ('resource.labels.all(l, l == "a")', []),
     "an unanchored pattern in a deny": ('resource.image.matches("nightly")', []),
@@ -114,10 +114,13 @@ def test_a_pattern_is_anchored_on_both_ends_or_says_that_it_is_not(pattern: str)
     assert (["PG206"] if PATTERNS[pattern] else []) == codes(policy)
 
 
+CEILING = ", when: 'resource.gpus < 1 || resource.gpus > 512'}\n"
+
+
 def test_a_guard_for_some_only_does_not_silence_a_finding() -> None:
     """A bound that holds for one team, or for other actions, leaves the allow unbounded."""
     rule = "rules:\n  - {id: a, effect: allow, roles: [lead], actions: [job:submit], resources: {type: job}}\n"
-    ceiling = '  - {id: d, effect: deny, actions: [%s], resources: {type: job%s}, when: "resource.gpus > 512"}\n'
+    ceiling = "  - {id: d, effect: deny, actions: [%s], resources: {type: job%s}" + CEILING
     assert codes(rule + ceiling % ("job:submit", ", id: team/vision/**")) == ["PG216"]
     assert codes(rule + ceiling % ("job:cancel", "")) == ["PG216"]
     assert codes(rule + ceiling % ("job:submit", "")) == []
@@ -129,12 +132,55 @@ def test_a_guard_is_looked_for_action_by_action() -> None:
     rule = (
         "rules:\n  - {id: a, effect: allow, roles: [lead], actions: [job:cancel, job:submit], resources: {type: job}}\n"
     )
-    ceiling = (
-        '  - {id: d, effect: deny, actions: [job:submit], resources: {type: job%s}, when: "resource.gpus > 512"}\n'
-    )
+    ceiling = "  - {id: d, effect: deny, actions: [job:submit], resources: {type: job%s}" + CEILING
     assert codes(rule + ceiling % "") == []
     assert codes(rule + ceiling % ', id: "team/{team}/**"') == []
     assert codes(rule + ceiling % ', id: "team/*/scratch/**"') == ["PG216"]
+
+
+BOUNDS = {
+    "from both sides": ("resource.gpus >= 1 && resource.gpus <= 8", []),
+    "the other way round": ("1 <= resource.gpus && 8 >= resource.gpus", []),
+    "negated": ("!(resource.gpus > 8) && !(resource.gpus < 1)", []),
+    "as one number": ("resource.gpus == 8", []),
+    "from a list": ("resource.gpus in [1, 2, 4, 8]", []),
+    "from above alone": ("resource.gpus <= 8", ["PG223"]),
+    "from above alone, the other way round": ("8 >= resource.gpus", ["PG223"]),
+    "from above alone, negated": ("!(resource.gpus > 8)", ["PG223"]),
+    "from above, by all but one number": ("resource.gpus <= 8 && resource.gpus != 0", ["PG223"]),
+}
+
+
+@pytest.mark.parametrize(("when", "expected"), BOUNDS.values(), ids=BOUNDS)
+def test_a_number_is_bounded_on_the_side_that_the_operator_says(when: str, expected: list[str]) -> None:
+    """A comparison may be mirrored or negated; `!= 0` leaves every negative number."""
+    rule = (
+        "rules:\n  - {id: a, effect: allow, roles: [lead], actions: [job:submit], resources: {type: job}, when: '%s'}\n"
+    )
+    assert codes(rule % when, but=("PG308",)) == expected
+
+
+def test_a_ceiling_of_a_role_is_not_covered_by_a_higher_one_for_everyone() -> None:
+    """4096 for all is no ceiling of 8 for interns; 8 for all, without further conditions, is."""
+    base = BASE.replace(b"[submit, cancel]", b"[submit, cancel, modify]").replace(
+        b"  - name: researcher\n", b"  - name: researcher\n  - name: intern\n"
+    )
+    both = "actions: [job:submit, job:modify], resources: {type: job}"
+    rules = (
+        "rules:\n"
+        f"  - {{id: a, effect: allow, roles: [intern], {both}, when: %s}}\n"
+        "  - {id: i, effect: deny, roles: [intern], actions: [%s], resources: {type: job}, when: resource.gpus > 8}\n"
+        f"  - {{id: e, effect: deny, {both}, when: resource.gpus > %d}}\n"
+    )
+
+    def linted(actions: str, limit: int) -> list[str]:
+        policy = HEAD + rules % ("resource.gpus >= 1", actions, limit)
+        report = lint({"_base.yaml": base, "case.yaml": policy.encode()}, NOW)
+        return [finding.code for finding in report.findings if finding.code.startswith("PG222")]
+
+    assert linted("job:submit", 4096) == ["PG222"]
+    assert linted("job:modify", 4096) == ["PG222"]
+    assert linted("job:submit", 8) == linted("job:submit, job:modify", 4096) == []
 
 
 def test_a_quorum_counts_persons_and_not_accounts() -> None:

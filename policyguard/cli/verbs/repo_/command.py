@@ -30,7 +30,7 @@ from policyguard.git.refs import References, is_ref_name
 from policyguard.hooks.git.install import install, problems
 from policyguard.hooks.git.judge import PendingUpdate, collect_facts, open_session
 from policyguard.hooks.git.main import MAX_INPUT_BYTES
-from policyguard.hooks.git.options import KINDS, GitOptions
+from policyguard.hooks.git.options import KINDS, REQUIRED, GitOptions
 from policyguard.hooks.responses import decision_data
 from policyguard.keyfiles import read_passphrase, read_private_key
 from policyguard.model.decision import DEFAULT_AUDIENCE, Decision
@@ -200,8 +200,9 @@ def install_hook(repo: Path, kind: tuple[str, ...], resource: str, pusher: tuple
 
 
 def _reviewed_by(config: Config, chosen: Mapping[str, Path | None]) -> dict[str, Any]:
-    """Return where approvals are stored and which keys count: from the options, else the configuration."""
-    return {name: _optional(chosen.get(name) or getattr(config, name)) for name in _REVIEW}
+    """Return where approvals are stored and which keys and commits count: from the options, else the configuration."""
+    paths = {name: _optional(chosen.get(name) or getattr(config, name)) for name in _REVIEW}
+    return {**paths, "signed_commits": REQUIRED if config.signed_commits else None}
 
 
 def _revocation(config: Config) -> dict[str, Any]:
