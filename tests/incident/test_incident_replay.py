@@ -8,7 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from policyguard.cli.verbs.demo_ import command
+from policyguard.confinement.landlock import abi_version
 from policyguard.demo.incident import replay
+from policyguard.demo.incident.confined import TRIED
 from policyguard.demo.incident.lab import Lab
 from policyguard.demo.incident.story import Outcome, Story
 from policyguard.demo.incident.weights import write_hostile, write_weights
@@ -27,6 +29,7 @@ NAMES = (
     "policies",
     "blame",
     "undetected",
+    "confined",
 )
 
 
@@ -40,23 +43,30 @@ def of(story: Story, step: int) -> list[Outcome]:
     return [outcome for outcome in story.outcomes if outcome.step == step]
 
 
-def test_the_replay_has_the_twelve_steps_of_the_attack() -> None:
+def test_the_replay_has_the_twelve_steps_of_the_attack_and_a_confined_job() -> None:
     """No step of the attack table is left out, and their order is that of the table."""
     assert tuple(step.__name__ for step in replay.STEPS) == NAMES
 
 
-@pytest.mark.parametrize("step", range(1, 13), ids=NAMES)
+@pytest.mark.parametrize("step", range(1, 14), ids=NAMES)
 def test_each_step_ends_as_said(story: Story, step: int) -> None:
     """I12: every attempt of the step is denied, refused, or told; and each step leaves an entry in the log."""
     outcomes = of(story, step)
     assert [outcome.what for outcome in outcomes if not outcome.good] == []
-    assert any(outcome.entry is not None for outcome in outcomes)
-    assert any(outcome.text.startswith(("DENY", "REFUSED")) for outcome in outcomes) or step == 12
+    assert any(outcome.entry is not None for outcome in outcomes) or (step == 13 and abi_version()[0] < 1)
+    assert any(outcome.text.startswith(("DENY", "REFUSED")) for outcome in outcomes) or step in (12, 13)
+
+
+@pytest.mark.skipif(abi_version()[0] < 6, reason=f"Landlock ABI 6 is needed: {abi_version()}")
+def test_the_kernel_refuses_what_the_confined_job_tries(story: Story) -> None:
+    """A colleague's checkpoint, a foreign program, another job, its own code."""
+    refused = [outcome.what for outcome in of(story, 13) if outcome.what.startswith("the kernel refuses")]
+    assert refused == [f"the kernel refuses {what}" for what in TRIED.values()]
 
 
 def test_no_entry_can_be_removed_unnoticed(story: Story) -> None:
     """Deleting, renumbering, cutting off or changing any entry of the replay fails against the kept checkpoints."""
-    last = of(story, 13)
+    last = of(story, 14)
     assert len(last) == 1 + len(replay.REMOVALS)
     assert all(outcome.good for outcome in last)
 

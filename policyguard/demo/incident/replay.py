@@ -1,4 +1,4 @@
-"""Runs the twelve steps of the incident, then tries to remove each of them from the log."""
+"""Runs the twelve steps of the incident and a confined job, then tries to remove each of them from the log."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from policyguard.audit.proofs import latest_note
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.cli.output import say
 from policyguard.demo.incident import steps_after, steps_before
+from policyguard.demo.incident.confined import confined
 from policyguard.demo.incident.lab import Lab
 from policyguard.demo.incident.story import Story
 from policyguard.errors import AuditError
@@ -32,6 +33,7 @@ STEPS: tuple[Step, ...] = (
     steps_after.policies,
     steps_after.blame,
     steps_after.undetected,
+    confined,
 )
 
 
