@@ -100,6 +100,8 @@ class Trust:
         for name in ("keys", "logs", "audiences"):
             if not getattr(self, name):
                 raise ConfigurationError(f"$.{name}: found none, expected at least one")
+        if "" in self.audiences:
+            raise ConfigurationError("$.audiences: found empty text, expected the names of workers")
         distinct = len({trusted.key for trusted in self.keys})
         if distinct != len(self.keys):
             raise ConfigurationError("$.keys: the same key is listed twice")

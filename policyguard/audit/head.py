@@ -11,7 +11,8 @@ itself records that it once had one.
 
 Crash story, in the order of the writes:
 
-1. The head file is created with an empty head and synced before the log is created. A crash leaves the empty head.
+1. The head file is created with an empty head and synced, with its folder, before the log is created. The first byte of
+   the first head is written last: a crash leaves a file that counts as empty, or the whole head.
 2. After each commit of the log, the new head is written to the slot that does not contain the newest one. A crash in
    the middle leaves the other slot intact: a head that is one commit old, which the log extends.
 3. No receipt is returned before the head is written, so a killed process never leaves a head older than what it has
@@ -165,7 +166,8 @@ class HeadFile:
         order = [(-1, -1) if slot is None else (slot[0].generation, slot[1]) for slot in slots]
         newest = int(order[1] > order[0])
         chosen = slots[newest]
-        if chosen is None and data.strip(b"\0"):
+        # A slot without its first byte is the first head of a new file, which was never completed.
+        if chosen is None and any(part[:1].strip(b"\0") for part in parts):
             raise AuditError(
                 f"head file `{self.path}` is damaged, expected a head in one of its two slots",
                 help=_RESET,
@@ -205,12 +207,21 @@ class HeadFile:
         if len(slot) > SLOT_BYTES:
             raise AuditError(f"head of {len(slot)} bytes is too large, expected at most {SLOT_BYTES}")
         at = 1 - self._slot if newest is not None else 0
-        if os.pwrite(self._handle, slot, at * SLOT_BYTES) != len(slot):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if newest is None:
+            self._put(slot[1:], 1)
+            os.fdatasync(self._handle)
+            self._put(slot[:1], 0)
+            _sync_folder(self.path)
+        else:
+            self._put(slot, at * SLOT_BYTES)
         # What the file holds now, so that our own head is not parsed again at the next read.
         self._known[at] = slot
         self._head, self._size, self._slot = head, size, at
         return head
+
+    def _put(self, data: bytes, offset: int) -> None:
+        if os.pwrite(self._handle, data, offset) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def read_or_none(self) -> Head | None:
         """Return the newest head; None if the file is damaged."""
@@ -220,19 +231,20 @@ class HeadFile:
             return None
 
     def reset(self, head: Head, size: int) -> None:
-        """Replace the stored head, even by one with fewer entries, and sync the file.
+        """Replace the stored head by one of a later generation, even with fewer entries, and sync the file.
 
-        A crash in the middle leaves an empty file; a log with entries is refused without its head.
+        A crash in the middle leaves the old head; of a damaged file it leaves an empty one. Either refuses the log.
 
         Raises:
             AuditError: it cannot be written or synced.
         """
-        try:
-            with Locked(self._lock):
-                os.ftruncate(self._handle, 0)
-                self._known, self._head, self._size, self._slot = [None, None], None, 0, 1
-        except OSError as problem:
-            raise self._unwritable(problem) from None
+        if self.read_or_none() is None:
+            try:
+                with Locked(self._lock):
+                    os.ftruncate(self._handle, 0)
+                    self._known, self._head, self._size, self._slot = [None, None], None, 0, 1
+            except OSError as problem:
+                raise self._unwritable(problem) from None
         self.write(head, size)
         self.sync()
 
@@ -315,6 +327,13 @@ def _read_path(path: str) -> Head | None:
         return None
     slots = [slot for slot in (_read_slot(data[:SLOT_BYTES]), _read_slot(data[SLOT_BYTES:])) if slot is not None]
     return max(slots, key=lambda slot: (slot[0].generation, slot[1]))[0] if slots else None
+
+
+def _sync_folder(path: str) -> None:
+    # Only a new file pays for this import.
+    from policyguard.fs.write import sync_folder
+
+    sync_folder(os.path.dirname(path) or ".")
 
 
 def _check_private(path: str, status: os.stat_result) -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import click
 
-from policyguard.errors import ConfigurationError, RequestError
+from policyguard.audit.checkpoint import read_checkpoint
+from policyguard.errors import ConfigurationError, RequestError, VerificationError
 from policyguard.fs import write as fs_write
 from policyguard.fs.safe_open import read_bounded, read_start, reason_of
 from policyguard.model.request import MAX_REQUEST_BYTES, Request
-from policyguard.text import quoted
+from policyguard.text import quoted, quoted_list
 
 MAX_NOTE_FILE_BYTES = 65_536
 
@@ -104,9 +105,29 @@ def _standard_input() -> bytes:
         raise RequestError(f"standard input cannot be read: {reason_of(problem)}") from problem
 
 
-def read_notes(checkpoints: Sequence[Path]) -> list[bytes]:
-    """Read signed checkpoints from files."""
-    return [read_bounded(path, MAX_NOTE_FILE_BYTES) for path in checkpoints]
+def read_notes(checkpoints: Sequence[Path], origins: Collection[str]) -> list[bytes]:
+    """Read signed checkpoints of these logs from files, without verifying them.
+
+    Args:
+        checkpoints: the files.
+        origins: the names of the logs.
+
+    Raises:
+        RequestError: a file is no checkpoint, or one of another log, and so says nothing about these.
+    """
+    notes = [read_bounded(path, MAX_NOTE_FILE_BYTES) for path in checkpoints]
+    for path, note in zip(checkpoints, notes, strict=True):
+        expected = f"expected a checkpoint of log {quoted_list(origins)}"
+        try:
+            origin = read_checkpoint(note).origin
+        except VerificationError as problem:
+            message = f"found no checkpoint, {expected}: {problem.message}"
+        else:
+            if origin in origins:
+                continue
+            message = f"found a checkpoint of log {quoted(origin)}, {expected}"
+        raise RequestError(message, path=str(path), help="`policyguard audit prove > FILE` keeps one")
+    return notes
 
 
 def write_new(path: Path, data: bytes, *, mode: int = 0o644) -> None:

@@ -13,6 +13,7 @@ from click.shell_completion import CompletionItem
 
 from policyguard import __version__
 from policyguard import exit_codes as codes
+from policyguard.cli.output import echo
 from policyguard.errors import (
     PolicyErrors,
     PolicyGuardError,
@@ -90,6 +91,20 @@ def group() -> None:
 def run(argv: Sequence[str]) -> int:
     """Run a command line and return its exit code; an error prints one line on standard error."""
     _make_streams_lenient()
+    code = _run(argv)
+    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            _discard(number)
+        except OSError as problem:
+            _discard(number)
+            print_error(_of_system(problem))
+            code = code or codes.UNAVAILABLE
+    return code
+
+
+def _run(argv: Sequence[str]) -> int:
     # INVARIANT I20: whatever fails here, and however, the exit code is not 0 and the user sees one line.
     try:
         return _run_verb(argv)
@@ -100,10 +115,8 @@ def run(argv: Sequence[str]) -> int:
     except PolicyGuardError as problem:
         print_error(str(problem), problem.help)
         return codes.code_of_error(problem)
-    except BrokenPipeError:
-        _close_stdout()
     except OSError as problem:
-        _close_stdout()
+        _discard(1)
         print_error(_of_system(problem))
     except Exception as problem:
         if DEBUG_VARIABLE in os.environ:
@@ -122,11 +135,10 @@ def _run_verb(argv: Sequence[str]) -> int:
         print_error(warning)
     try:
         code = group.main(argv, prog_name="policyguard", standalone_mode=False)
-        sys.stdout.flush()
     except click.exceptions.Exit as leave:
         return leave.exit_code
     except click.exceptions.NoArgsIsHelpError as problem:
-        click.echo(problem.format_message(), err=True)
+        echo(problem.format_message(), err=True)
         return codes.USAGE
     except click.Abort:
         print_error("stopped")
@@ -145,9 +157,9 @@ def print_error(message: str, help: str | None = None, *, prefix: str = "policyg
         help: what to do next.
         prefix: precedes the message.
     """
-    click.echo(printable(f"{prefix}{message}"), err=True)
+    echo(printable(f"{prefix}{message}"), err=True)
     if help:
-        click.echo(printable_lines(f"  help: {help}"), err=True)
+        echo(printable_lines(f"  help: {help}"), err=True)
 
 
 def _of_system(problem: OSError) -> str:
@@ -165,9 +177,9 @@ def _make_streams_lenient() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _close_stdout() -> None:
-    """Discard unwritten output, so that the interpreter does not report the error again at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)
+def _discard(number: int) -> None:
+    """Discard what a stream could not write, so that the interpreter does not report the error again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), number)
 
 
 def _usage_help(problem: click.ClickException) -> str | None:

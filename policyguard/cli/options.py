@@ -14,7 +14,18 @@ from policyguard.text import quoted
 F = TypeVar("F", bound=Callable[..., Any])
 
 _CONFIG = "policyguard.config"
-_FILE = click.Path(path_type=Path)
+
+
+class FilePath(click.Path):
+    """A path that is not empty: an unset variable of a shell would name the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("found empty text, expected a path", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+_FILE = FilePath(path_type=Path)
 
 
 def _audience(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:

@@ -25,9 +25,17 @@ _COLOURS: dict[str, dict[str, Any]] = {
 _FIRST_WORD = re.compile(r"(\w+)(?=\s|$)")
 
 
-def say(text: str = "", *, err: bool = False, **style: Any) -> None:
+def echo(text: str | bytes, *, nl: bool = True, err: bool = False) -> None:
+    """Print a text as it is; a reader that closed its end of the pipe changes no exit code."""
+    try:
+        click.echo(text, nl=nl, err=err)
+    except BrokenPipeError:
+        pass  # The verb goes on to its own exit code.
+
+
+def say(text: str = "", *, nl: bool = True, err: bool = False, **style: Any) -> None:
     """Print a text, with colour only on a terminal and if NO_COLOR is not set."""
-    click.secho(printable_lines(text), err=err, **style)
+    echo(click.style(printable_lines(text), **style), nl=nl, err=err)
 
 
 def say_explanation(text: str, *, err: bool = False) -> None:
@@ -37,9 +45,9 @@ def say_explanation(text: str, *, err: bool = False) -> None:
         style = _COLOURS.get(match[1]) if match else None
         if match and style:
             line = click.style(match[1], **style) + line[match.end() :]
-        click.echo(line, err=err)
+        echo(line, err=err)
 
 
 def say_json(data: Any) -> None:
     """Print a value as one line of JSON."""
-    click.echo(printable_json(data))
+    echo(printable_json(data))

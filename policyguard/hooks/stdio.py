@@ -84,9 +84,9 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.buffer.write(answer + b"\n")
         sys.stdout.buffer.flush()
     except OSError:
-        # The caller cannot be written to; it must not read a missing answer as an allow.
+        # The caller cannot be written to; it must not read a missing answer as an allow. A denial stays one.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return UNAVAILABLE
+        return code or UNAVAILABLE
     return code
 
 
@@ -142,6 +142,8 @@ def read_options(argv: Sequence[str]) -> HookOptions:
             if not rest:
                 raise ConfigurationError(f"`{name}` has no value, expected `{name} VALUE`")
             value = rest.pop(0)
+        if not value:
+            raise ConfigurationError(f"`{name}`: found empty text, expected a value")
         options[option] = (*options.get(option, ()), value) if option == "observed" else value
     parsed = HookOptions(**options)
     if parsed.config is None and all(getattr(parsed, path) for path in _PATHS):
@@ -166,7 +168,7 @@ def open_guard(options: HookOptions) -> Guard:
         key=str(options.key),
         log=str(options.log),
         state_dir=options.state_dir,
-        audience=options.audience or DEFAULT_AUDIENCE,
+        audience=DEFAULT_AUDIENCE if options.audience is None else options.audience,
         lifetime_s=options.lifetime_s,
         collectors=collectors(options),
         passphrase=read_passphrase(),
@@ -206,7 +208,7 @@ def _log(options: HookOptions, request: Request, problem: PolicyGuardError) -> N
             key=options.key,
             log=options.log,
             state_dir=options.state_dir,
-            audience=options.audience or DEFAULT_AUDIENCE,
+            audience=DEFAULT_AUDIENCE if options.audience is None else options.audience,
             passphrase=read_passphrase(),
         )
 

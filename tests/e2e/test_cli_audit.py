@@ -196,6 +196,29 @@ def test_a_kept_checkpoint_shows_truncation(logged: CliLab) -> None:
     assert (ended.code, ended.out[:6]) == (1, "BROKEN")
 
 
+def test_a_checkpoint_that_is_none_says_nothing_about_the_log(logged: CliLab) -> None:
+    """Bad input is 65, and never a broken log; neither is the checkpoint of another log."""
+    kept = logged.here("audit", "prove").out
+    origin = kept.partition("\n")[0]
+    wrong = {
+        "": "note has no signature lines after an empty line",
+        "hello\n": "note has no signature lines after an empty line",
+        kept.replace(
+            f"\n{kept.split(chr(10))[1]}\n", "\nx\n", 1
+        ): "checkpoint has the size `x`, expected a decimal number",
+        kept.replace(origin, "other.log"): "found a checkpoint of log `other.log`",
+    }
+    for text, reason in wrong.items():
+        logged.path("kept.txt").write_text(text)
+        for verb in (("audit", "verify"), ("audit", "open-reviews")):
+            ended = logged.here(*verb, "--checkpoint", "kept.txt")
+            assert (ended.code, ended.out) == (65, ""), ended
+            assert reason in ended.err
+            assert f"expected a checkpoint of log `{origin}`" in ended.err
+    logged.path("kept.txt").write_text(kept)
+    assert logged.here("audit", "verify", "--checkpoint", "kept.txt").code == 0
+
+
 def test_a_kept_checkpoint_shows_another_history(logged: CliLab) -> None:
     """A log written anew with the same key is as long and sound, and still not the one whose checkpoint was kept."""
     kept = logged.path("kept.txt")

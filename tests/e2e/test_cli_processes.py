@@ -29,7 +29,7 @@ STREAMS = {
     "decide, everything closed": (("decide", "-"), '"$@" <&- >&- 2>&-', 65, ""),
     "hook, standard output closed": (HOOK, f'"$@" >&- <{ALLOWED}', 69, ""),
     "hook, standard output full": (HOOK, f'"$@" >/dev/full <{ALLOWED}', 69, ""),
-    "hook, everything closed": (HOOK, '"$@" <&- >&- 2>&-', 69, ""),
+    "hook, everything closed": (HOOK, '"$@" <&- >&- 2>&-', 65, ""),
     "help into a closed pipe": (("--help",), '"$@" | true', 0, ""),
     "the log into a closed pipe": (("audit", "tail"), '"$@" | true', 0, ""),
 }
@@ -45,6 +45,29 @@ def test_streams_that_cannot_be_used(words: tuple[str, ...], shell: str, code: i
     assert "Traceback" not in ended.err
     assert "Exception" not in ended.err
     assert lab.here("audit", "verify").code == 0
+
+
+CLOSED_PIPES = {
+    "an allow": (("decide", ALLOWED), 0),
+    "a denial": (("decide", "requests/denied-stranger.json"), 77),
+    "a denial in JSON": (("decide", "--json", "requests/denied-stranger.json"), 77),
+    "a preview": (("explain", "requests/denied-stranger.json"), 77),
+    "a malformed request": (("decide", "requests/malformed.json"), 65),
+    "a decision that does not verify": (("verify", "signed.json", "--request", ALLOWED, "--audience", "other"), 77),
+}
+
+
+@pytest.mark.parametrize(("words", "code"), CLOSED_PIPES.values(), ids=list(CLOSED_PIPES))
+@pytest.mark.parametrize("pipe", ['"$@" | true; exit ${PIPESTATUS[0]}', '"$@" 2>&1 | true; exit ${PIPESTATUS[0]}'])
+def test_a_reader_that_is_gone_changes_no_exit_code(words: tuple[str, ...], code: int, pipe: str, lab: CliLab) -> None:
+    """`policyguard decide ... | head -1` says what the decision says."""
+    lab.path("requests", "malformed.json").write_text("{}")
+    assert lab.here("decide", ALLOWED, "--out", "signed.json").code == 0
+    assert lab.here(*words).code == code
+    ended = lab.process(*words, shell=pipe)
+    assert ended.code == code
+    assert "Traceback" not in ended.err
+    assert "Exception" not in ended.err
 
 
 def test_the_hook_without_input_says_so(lab: CliLab) -> None:

@@ -192,8 +192,18 @@ def test_the_configuration_file_completes_the_options(lab: Lab) -> None:
         (lab.folder / "policyguard.yaml").unlink()
 
 
-def test_a_reader_that_is_gone_is_not_an_allow(lab: Lab) -> None:
-    """I2: the caller closed its end of the pipe; the exit code must not say 0."""
+@pytest.mark.parametrize("option", ["audience", "state-dir", "approvals", "observed"])
+def test_an_empty_value_is_no_default(lab: Lab, option: str) -> None:
+    """An unset variable in `--audience "$NODE"` must not make decisions for `local`."""
+    answer, code = hook(lab, asked(), f"--{option}", "")
+    assert (code, answer["error"]) == (78, f"`--{option}`: found empty text, expected a value")
+    assert hook(lab, asked(), f"--{option}=")[1] == 78
+    assert hook(lab, asked(), "--audience", "local")[1] == 0
+
+
+@pytest.mark.parametrize(("gpus", "expected"), [(8, 69), (512, 77)])
+def test_a_reader_that_is_gone_is_not_an_allow(lab: Lab, gpus: int, expected: int) -> None:
+    """I2: the caller closed its end of the pipe; the exit code must not say 0, and a denial stays one."""
     command = [sys.executable, "-c", "from policyguard.cli.main import main; main()", "hook", "--policies", "compiled"]
     process = subprocess.Popen(
         [*command, "--key", "guard.key", "--log", "hook.db"],
@@ -205,9 +215,9 @@ def test_a_reader_that_is_gone_is_not_an_allow(lab: Lab) -> None:
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdout.close()
-    process.stdin.write(asked())
+    process.stdin.write(asked(gpus=gpus))
     process.stdin.close()
-    assert process.wait(20) == 69
+    assert process.wait(20) == expected
 
 
 HEAVY = ("yaml", "casbin", "cel_expr_python", "google", "click", "rich", "sqlalchemy", "subprocess", "argparse")

@@ -9,7 +9,7 @@ import click
 from policyguard.casbin_compat.importer import import_casbin
 from policyguard.cli.files import write_new
 from policyguard.cli.options import json_option
-from policyguard.cli.output import say, say_json
+from policyguard.cli.output import echo, say, say_json
 from policyguard.errors import ConfigurationError, PolicyError, PolicyErrors
 from policyguard.fs.safe_open import read_bounded
 
@@ -55,7 +55,7 @@ def casbin(model: Path, policy: Path, actions: tuple[str, ...], out: Path | None
             }
         )
     elif out is None:
-        click.echo(imported.documents, nl=False)
+        echo(imported.documents, nl=False)
     else:
         say(f"{out / FILE_NAME}: {len(imported.names.actions)} actions; try")
         say(f"  policyguard lint {out}")

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from policyguard.cli.files import replace_file
+from policyguard.cli.output import echo
 from policyguard.cli.settings import author_settings, needed
 from policyguard.cli.tests_not_run import say_not_run
 from policyguard.errors import ConfigurationError
@@ -66,7 +67,7 @@ def command(
     if baseline is not None:
         report = report.without(_baseline(baseline))
     say_not_run(policies, sources)
-    click.echo(FORMATS["json" if as_json else form](report), nl=False)
+    echo(FORMATS["json" if as_json else form](report), nl=False)
     return OK if report.clean else FINDINGS
 
 

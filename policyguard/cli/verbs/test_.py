@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from policyguard.cli.output import say, say_json
+from policyguard.cli.output import echo, say, say_json
 from policyguard.cli.settings import author_settings, needed
 from policyguard.exit_codes import FINDINGS, OK
 from policyguard.policy.files import read_folder
@@ -77,5 +77,5 @@ def _data(outcome: Outcome) -> dict[str, object]:
 _FORMATS: dict[str, Callable[[Sequence[Outcome]], None]] = {
     "text": _say_text,
     "json": _say_json,
-    "junit": lambda outcomes: click.echo(to_junit(outcomes), nl=False),
+    "junit": lambda outcomes: echo(to_junit(outcomes), nl=False),
 }

@@ -150,6 +150,8 @@ def read_git_options(argv: Sequence[str]) -> GitOptions:
         if not rest:
             raise ConfigurationError(f"`{word}` has no value, expected `{word} VALUE`")
         value = rest.pop(0)
+        if not value:
+            raise ConfigurationError(f"`{word}`: found empty text, expected a value")
         options[name] = (*options.get(name, ()), value) if name in _MANY else value
     for name in (*_NEEDED, "pusher"):
         if not options.get(name):

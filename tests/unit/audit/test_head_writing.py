@@ -96,6 +96,60 @@ def test_a_crash_in_the_middle_of_a_write_leaves_the_head_before(location: HeadL
         )
 
 
+def test_a_crash_in_the_first_write_leaves_a_new_file(location: HeadLocation, file: HeadFile) -> None:
+    """Whatever part of the first head is on the disk without its first byte, the file is as if it were empty."""
+    file.write(head_of(1), 1)
+    slot = Path(file.path).read_bytes()
+    for length in range(0, len(slot), 7):
+        Path(file.path).write_bytes(b"\0" + slot[1:length])
+        reader = HeadFile.open(location, ORIGIN)
+        assert reader.read() == (None, 0)
+        reader.write(head_of(1), 1)
+        assert HeadFile.open(location, ORIGIN).read() == (head_of(1), 1)
+    # One step away: a first byte that is there, and a head that is not.
+    Path(file.path).write_bytes(slot[:-9])
+    with pytest.raises(AuditError, match="is damaged"):
+        HeadFile.open(location, ORIGIN).read()
+
+
+@pytest.mark.parametrize("crash_at", ["fdatasync", "pwrite"])
+def test_the_first_byte_of_a_new_head_file_is_written_last(
+    location: HeadLocation, file: HeadFile, crash_at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power loss before the sync, or after it: neither needs `accept-reset`."""
+    pwrite = os.pwrite
+
+    def fail(_: int, data: bytes = b"", offset: int = 0) -> int:
+        if crash_at == "pwrite" and offset:
+            return pwrite(file._handle, data, offset)
+        raise OSError(errno.EIO, "input/output error")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, crash_at, fail)
+        with pytest.raises(AuditError, match="cannot be written: input/output error"):
+            file.write(head_of(1), 1)
+    assert Path(file.path).stat().st_size > 1
+    assert HeadFile.open(location, ORIGIN).read() == (None, 0)
+    file.write(head_of(1), 1)
+    assert HeadFile.open(location, ORIGIN).read() == (head_of(1), 1)
+
+
+def test_a_crash_in_a_reset_leaves_the_head_before(
+    location: HeadLocation, file: HeadFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log that is reset is refused then as before, and nobody begins a new one."""
+    file.write(head_of(3), 3)
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, "input/output error")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "pwrite", fail)
+        with pytest.raises(AuditError, match="cannot be written"):
+            file.reset(head_of(1, generation=1), 1)
+    assert HeadFile.open(location, ORIGIN).read() == (head_of(3), 3)
+
+
 def test_an_open_reader_notices_a_slot_that_was_cut_short_and_then_completed(
     location: HeadLocation, file: HeadFile
 ) -> None:
@@ -261,6 +315,7 @@ def test_closing_syncs_once(location: HeadLocation, monkeypatch: pytest.MonkeyPa
     """A log that is closed by hand and by its `with` block is closed once: its descriptor may be another file's."""
     file = HeadFile.open(location, ORIGIN)
     synced: list[int] = []
+    file.write(head_of(0), 0)
     monkeypatch.setattr(os, "fdatasync", synced.append)
     file.write(head_of(1), 1)
     assert synced == []

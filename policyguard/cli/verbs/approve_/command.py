@@ -124,7 +124,6 @@ def _statement(approved: Approved, chosen: Mapping[str, Any], now: Instant) -> A
     approver = chosen["approver"] or own_account()
     if approver is None or not chosen["reason"]:
         raise click.UsageError("give --reason TEXT" if approver else "give --as user:NAME")
-    approved_at = now // NANOSECONDS_PER_S * NANOSECONDS_PER_S
     ref, start, target = chosen["target"] or ("", "", "")
     lifetime_s = _lifetime_s(chosen["expires"])
     try:
@@ -134,8 +133,9 @@ def _statement(approved: Approved, chosen: Mapping[str, Any], now: Instant) -> A
             resource=approved.resource,
             approver=approver,
             reason=chosen["reason"],
-            approved_at=approved_at,
-            expires=approved_at + lifetime_s * NANOSECONDS_PER_S,
+            # To the nanosecond: two approvals of one second are two.
+            approved_at=now,
+            expires=now + lifetime_s * NANOSECONDS_PER_S,
             limits=limits_of(chosen["limits"]),
             any_command=chosen["any_command"],
             resource_is_pattern=approved.is_pattern,

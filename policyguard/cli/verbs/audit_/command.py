@@ -29,7 +29,7 @@ from policyguard.cli.options import (
     state_dir_option,
     trust_option,
 )
-from policyguard.cli.output import say, say_json
+from policyguard.cli.output import echo, say, say_json
 from policyguard.cli.settings import needed, settings
 from policyguard.cli.verbs.audit_.continuity import accept_reset_command, head_location, rotate_command
 from policyguard.cli.verbs.audit_.entries import EntryText, entry_or_problem
@@ -74,11 +74,11 @@ def verify(checkpoints: tuple[Path, ...], previous: tuple[Path, ...], as_json: b
     answer says so. Whether entries are missing at the end shows only a head file, or a checkpoint kept elsewhere.
     """
     config = settings(**chosen)
-    notes = read_notes(checkpoints)
     path = needed(config, "log")
     with ExitStack() as opened:
         store = opened.enter_context(SqliteStore.open(path, read_only=True))
         older = [opened.enter_context(SqliteStore.open(name, read_only=True)) for name in previous]
+        notes = read_notes(checkpoints, {opened_store.origin for opened_store in (*older, store)})
         logs = log_keys(config, store.origin)
         head = read_head(head_location(config, path), store.origin)
         head_note = None if head is None or head.note is None else head.note.encode()
@@ -123,12 +123,12 @@ def prove(entry: int | None, since: int | None, log: Path | None) -> None:
     with SqliteStore.open(needed(settings(log=log), "log"), read_only=True) as store:
         if entry is not None:
             envelope = parse(row_at(store, entry).leaf)
-            click.echo(SignedDecision(envelope, prove_inclusion(store, entry)).to_json())
+            echo(SignedDecision(envelope, prove_inclusion(store, entry)).to_json())
         elif since is not None:
             path = [encode_base64(node).decode() for node in prove_consistency(store, since)]
             say_json({"old_size": since, "checkpoint": latest_note(store).decode(), "path": path})
         else:
-            click.echo(latest_note(store), nl=False)
+            echo(latest_note(store), nl=False)
 
 
 @command.command("tail")

@@ -46,8 +46,8 @@ def open_reviews(checkpoints: tuple[Path, ...], everything: bool, as_json: bool,
     """
     config, now = settings(**chosen), time.time_ns()
     unreadable: list[AuditError] = []
-    notes = read_notes(checkpoints)
     with SqliteStore.open(needed(config, "log"), read_only=True) as store:
+        notes = read_notes(checkpoints, (store.origin,))
         # INVARIANT I13: no list of what is open comes from a log that does not add up.
         check_log(store, log_keys(config, store.origin), notes)
         uses = [use for use in list_uses(store, unreadable.append) if everything or use.review_entry is None]

@@ -65,8 +65,8 @@ def audit_command(
     git, _ = find_store(str(repo), {}, {os.geteuid(), 0, *owner})
     baseline = None if since is None else parse_baseline(read_bounded(since, MAX_BASELINE_BYTES), str(since))
     subject = Subject(resource=_resource(git, resource, baseline), patterns=patterns, since=baseline)
-    notes = read_notes(checkpoints)
     with SqliteStore.open(needed(config, "log"), read_only=True) as store:
+        notes = read_notes(checkpoints, (store.origin,))
         audited = audit(git, store, _trust(config, store.origin), subject, now=time.time_ns(), known_checkpoints=notes)
     findings = [*audited.findings, *differences(git, baseline)]
     if not no_doctor:
