@@ -26,7 +26,13 @@ _FIRST_WORD = re.compile(r"(\w+)(?=\s|$)")
 
 
 def echo(text: str | bytes, *, nl: bool = True, err: bool = False) -> None:
-    """Print a text as it is; a reader that closed its end of the pipe changes no exit code."""
+    """Print a text as it is; a reader that closed its end of the pipe changes no exit code.
+
+    Args:
+        text: the text.
+        nl: end the line.
+        err: print on standard error.
+    """
     try:
         click.echo(text, nl=nl, err=err)
     except BrokenPipeError:
@@ -34,7 +40,14 @@ def echo(text: str | bytes, *, nl: bool = True, err: bool = False) -> None:
 
 
 def say(text: str = "", *, nl: bool = True, err: bool = False, **style: Any) -> None:
-    """Print a text, with colour only on a terminal and if NO_COLOR is not set."""
+    """Print a text, with colour only on a terminal and if NO_COLOR is not set.
+
+    Args:
+        text: the text.
+        nl: end the line.
+        err: print on standard error.
+        style: colours, as of `click.style`.
+    """
     echo(click.style(printable_lines(text), **style), nl=nl, err=err)
 
 

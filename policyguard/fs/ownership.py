@@ -4,6 +4,9 @@ A path is walked from `/` down. Each folder, link and file on the way must belon
 no other account may be able to write it, so that nobody can change what the walk has already passed. This module
 follows links itself, never the kernel. POSIX ACLs are checked. A folder of root with the sticky bit, such as `/tmp`, is
 accepted, because others can neither rename nor replace our files there.
+
+A file with a second hard link is refused, unless it is a program: the other name may be in the folder of a job, where a
+tool of the operator that writes in place would change the configuration. Packages install programs with hard links.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ OVERFLOW_UID = 65534
 _MAX_LINKS = 40
 _MAX_ENTRIES = 100_000
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
+_PROGRAM = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 _ACCESS_ACL = "system.posix_acl_access"
 _ACL_VERSION, _ACL_USER, _ACL_GROUP, _ACL_MASK, _ACL_WRITE = 2, 0x02, 0x08, 0x10, 0x02
 _NO_ACL = (errno.ENODATA, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -39,7 +43,7 @@ def check_owned(path: str | os.PathLike[str], *, apart: Sequence[str] = ()) -> s
         apart: folders that must not contain it: those of the job and its repository.
 
     Raises:
-        ConfigurationError: another account could change it, or it is inside one of these folders.
+        ConfigurationError: another account could change it, it has a second name, or it is inside one of these folders.
     """
     resolved = _walk(os.path.abspath(os.fspath(path)), os.fspath(path))
     check_apart(resolved, apart, os.fspath(path))
@@ -205,11 +209,14 @@ def is_trusted_owner(uid: int) -> bool:
 
 
 def _problem_of(status: os.stat_result, acl: bytes | None) -> str | None:
-    """Say how another account can change this file; None if none can."""
+    """Say how somebody other than the operator can change this file; None if nobody can."""
     if not is_trusted_owner(status.st_uid):
         return "owner"
     if stat.S_ISLNK(status.st_mode):
         return None  # A link has no mode of its own.
+    # INVARIANT I1: what the operator vouches for has no second name, where a job could be.
+    if stat.S_ISREG(status.st_mode) and status.st_nlink > 1 and not status.st_mode & _PROGRAM:
+        return "links"
     if stat.S_ISDIR(status.st_mode) and status.st_uid == 0 and status.st_mode & stat.S_ISVTX:
         return None
     if acl is not None:
@@ -255,6 +262,12 @@ def _refusal(path: str, label: str, status: os.stat_result, kind: str) -> Config
             f"{named}{name}: found owner uid {status.st_uid}, mode {mode}, expected owner {owners}: "
             "another account could change it",
             help=f"run `chown {os.geteuid()} {name}`, or move the file to a folder of the operator",
+        )
+    if kind == "links":
+        return ConfigurationError(
+            f"{named}{name}: found {status.st_nlink} hard links, expected a file with one name: another one may be in "
+            "the folder of a job",
+            help=f"run `cp -p {name} {name}.new && mv {name}.new {name}`",
         )
     by, command = ("an ACL", f"setfacl -b {name}") if kind == "acl" else (f"mode {mode}", f"chmod go-w {name}")
     return ConfigurationError(

@@ -264,6 +264,40 @@ def test_what_another_account_can_change_is_refused(lab: Lab, change: str, targe
     assert lab.policyguard("hook", "--config", str(lab.config), stdin=request).code == 78
 
 
+@pytest.mark.parametrize(
+    "target", ["policyguard.yaml", "guard.key", "trust.yaml", "policies/repositories.yaml", "audit.db"]
+)
+def test_a_file_that_is_hard_linked_into_the_jobs_folder_is_refused(lab: Lab, target: str) -> None:
+    """It lies in the folder of the job as well; under its one name, or as a program, it is accepted."""
+    assert lab.run("--config", str(lab.config)).code == 0
+    path, second = lab.op / target, lab.job.parent / "second"
+    os.link(path, second)
+    for words in (("--config", str(lab.config)), lab.options):
+        if words == lab.options and target == "policyguard.yaml":
+            continue
+        ended = lab.run(*words)
+        assert ended.code == 78, ended
+        assert f"{path}: found 2 hard links, expected a file with one name" in ended.err
+        assert f"  help: run `cp -p {path} {path}.new && mv {path}.new {path}`" in ended.err
+    with pytest.raises(ConfigurationError, match="found 2 hard links"):
+        Guard.from_config(lab.config)
+    second.unlink()
+    assert lab.run("--config", str(lab.config)).code == 0
+
+
+def test_a_program_may_have_hard_links(tmp_path: Path) -> None:
+    """Packages of perl and git, and package managers that link from a cache, install programs so."""
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\n")
+    os.link(program, tmp_path / "second")
+    with pytest.raises(ConfigurationError, match="found 2 hard links"):
+        check_owned(program)
+    program.chmod(0o755)
+    check_owned(program)
+    os.symlink("program", tmp_path / "third")
+    check_owned(tmp_path / "third")
+
+
 @root_only
 def test_a_program_that_the_submitter_can_change_does_not_run(lab: Lab) -> None:
     """The quota command, outside of the job's folder; it runs once only the operator can change it."""
