@@ -10,10 +10,11 @@ import os
 from collections.abc import Mapping
 
 from policyguard.confinement.profile import NEWEST_ABI, SYSTEM, Profile, merge_rights, system_paths
-from policyguard.errors import EvidenceError
+from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.job import resolve_executable
 from policyguard.fs.ownership import is_below
+from policyguard.fs.safe_open import read_start
 from policyguard.git.directory import repository_root
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
@@ -181,13 +182,12 @@ def _is_installation(prefix: str) -> bool:
 def _built_on(prefix: str) -> str | None:
     """Read from pyvenv.cfg which installation a virtual environment takes its standard library from."""
     try:
-        with open(os.path.join(prefix, "pyvenv.cfg"), encoding="utf-8", errors="surrogateescape") as file:
-            lines = file.read(65_536).splitlines()
-    except OSError:
+        lines = os.fsdecode(read_start(os.path.join(prefix, "pyvenv.cfg"), 65_536)).splitlines()
+    except ConfigurationError:
         return None
     values = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
     home = values.get("home", "")
-    return os.path.dirname(os.path.realpath(home)) if os.path.isabs(home) else None
+    return os.path.dirname(os.path.realpath(home)) if os.path.isabs(home) and "\0" not in home else None
 
 
 def _resolved(path: str, inputs: JobInputs) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from policyguard.errors import ConfigurationError
+from policyguard.fs.safe_open import open_plain
 from policyguard.scan.findings import CheckpointScan, Reason, Verdict
 from policyguard.text import printable_ascii
 
@@ -63,7 +64,7 @@ class SecondOpinion:
 
     def _accused(self, path: Path, suffix: str) -> list[str]:
         try:
-            with open(path, "rb") as file:
+            with open(open_plain(path, follow_links=True)[0], "rb") as file:
                 result = self._scanner.scan_bytes(file, str(path), suffix)
         except Exception:  # noqa: BLE001 - a guest's parser raises anything on damaged data
             return []
