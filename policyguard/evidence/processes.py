@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -54,30 +55,55 @@ def is_supported() -> bool:
     return os.path.exists("/proc/self/maps")
 
 
-def family_of(root: int, mark: bytes) -> list[int]:
-    """List the pids of a job: `root`, its descendants, its process group, and processes that carry `mark`.
+class Relation(NamedTuple):
+    """Where a process belongs: its parent, its group, and when it started, in ticks since the machine did."""
 
-    `mark` is text that was put into the job's environment: it finds what left family and group (a daemon).
-    """
-    parents: dict[int, int] = {}
-    family = set()
+    parent: int
+    group: int
+    started: int
+
+
+def relations() -> dict[int, Relation]:
+    """Map the pid of each running process to its relation."""
+    table = {}
     for pid in _all_processes():
         line = _read(pid, "stat")
         # The second field is the program's name in brackets, and may hold anything.
         fields = line.rpartition(b")")[2].split()
-        if len(fields) < 3 or fields[0] in (b"Z", b"X"):
+        # A process whose first thread has ended is a zombie to the eye, and goes on in its other threads.
+        if len(fields) < 20 or (fields[0] in (b"Z", b"X") and int(fields[17]) < 2):
             continue
-        parents[pid] = int(fields[1])
-        if pid == root or int(fields[2]) == root:
-            family.add(pid)
+        table[pid] = Relation(int(fields[1]), int(fields[2]), int(fields[19]))
+    return table
+
+
+def descendants(roots: Collection[int], table: Mapping[int, Relation]) -> set[int]:
+    """Return the pids below `roots`, wherever their groups and sessions are; not the roots themselves."""
+    family = set(roots)
     grew = True
     while grew:
-        below = {pid for pid, parent in parents.items() if parent in family} - family
+        below = {pid for pid, relation in table.items() if relation.parent in family} - family
         family |= below
         grew = bool(below)
+    return family - set(roots)
+
+
+def family_of(root: int, mark: bytes, above: int = 0) -> list[int]:
+    """List the pids of a job: `root`, its descendants, its process group, and processes that carry `mark`.
+
+    Args:
+        root: the first process of the job.
+        mark: text that was put into the job's environment: it finds what left family and group (a daemon).
+        above: a process that adopts what the job leaves behind; everything below it belongs to the job.
+    """
+    table = relations()
+    family = {pid for pid, relation in table.items() if pid == root or relation.group == root} - {above, os.getpid()}
+    family |= descendants(family, table)
+    if above:
+        family |= descendants((above,), table)
     if mark:
-        ours = os.getpid()
-        family |= {pid for pid in parents.keys() - family if pid != ours and mark in _read(pid, "environ")}
+        ours = {os.getpid(), above}
+        family |= {pid for pid in table.keys() - family - ours if mark in _read(pid, "environ")}
     return sorted(family)
 
 

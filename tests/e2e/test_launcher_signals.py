@@ -135,12 +135,12 @@ def test_stopping_the_launcher_stops_the_job() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGTSTP])
 def test_a_signal_that_comes_before_the_job_exists_is_not_lost(number: int) -> None:
-    """Caught while the child is being made, then treated like any other, a stop included."""
+    """Caught while the guardian makes the child, then treated like any other, a stop included."""
     code = (
         "import os, signal, subprocess, sys\nfrom policyguard.hooks.launcher.supervise import supervise\n"
         "class Early(subprocess.Popen):\n"
         "    def __init__(self, *a, **k):\n"
-        f"        os.kill(os.getpid(), {int(number)})\n        super().__init__(*a, **k)\n"
+        f"        os.kill(os.getppid(), {int(number)})\n        super().__init__(*a, **k)\n"
         "subprocess.Popen = Early\n"
         "sys.exit(supervise(['sleep', '20'], '/bin/sleep', '/', {}))\n"
     )

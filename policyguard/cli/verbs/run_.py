@@ -119,15 +119,13 @@ def _start(guard: Guard, request: Request, inputs: JobInputs, trust: Trust, opti
 
 
 def _launch_options(config: Config, period_s: float | None, **options: Any) -> dict[str, Any]:
-    watch = None
-    if period_s is not None:
-        watch = WatchOptions(
-            period_s=period_s,
-            on_alert=_alarm,
-            on_problem=_print_error,
-            accepts=_accepts(config),
-            libraries=[str(folder) for folder in config.measurement.libraries],
-        )
+    watch = WatchOptions(
+        period_s=period_s,
+        on_alert=_alarm,
+        on_problem=_print_error,
+        accepts=_accepts(config),
+        libraries=[str(folder) for folder in config.measurement.libraries],
+    )
     return {"audience": config.audience or DEFAULT_AUDIENCE, "watch": watch, **options}
 
 

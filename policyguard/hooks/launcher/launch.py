@@ -38,7 +38,9 @@ from policyguard.guard import Guard
 from policyguard.hooks.launcher.confined import OBLIGATIONS, check_confinement, starter
 from policyguard.hooks.launcher.job_environment import VARIABLE, child_environment
 from policyguard.hooks.launcher.refusals import refusals_logged, unstarted_logged
-from policyguard.hooks.launcher.supervise import Start, ended_by_signals, supervise
+from policyguard.hooks.launcher.running_job import RunningJob
+from policyguard.hooks.launcher.supervise import ended_by_signals, supervise
+from policyguard.hooks.watch.alerts import Alerts
 from policyguard.hooks.watch.policies import Accepts, PolicyRecheck, trust_accepts
 from policyguard.hooks.watch.processes import JobProcesses
 from policyguard.hooks.watch.watch import Watch
@@ -54,8 +56,8 @@ from policyguard.verify import UsedStore, VerifiedDecision, verify
 class WatchOptions:
     """How a job is measured while it runs, and the callbacks for what the watch finds."""
 
-    period_s: float
-    """Time between two checks."""
+    period_s: float | None = None
+    """Time between two checks; None: only the start and the end are checked."""
     on_alert: Callable[[SignedDecision], None] | None = None
     """Called with each logged alert."""
     on_problem: Callable[[PolicyGuardError], None] | None = None
@@ -89,7 +91,7 @@ def launch(
         used, clock: a store of used decisions, with which a decision starts one job only; supplies the current time.
         private_bytecode: give Python a byte-code cache of its own, so that no stray `.pyc` in a shared folder runs.
         on_decision, on_start: called with the signed decision, allow or deny, and with the verified one.
-        watch: measure the job while it runs; one that is ended because of drift returns 77.
+        watch: check the job while it runs; one that is ended because of drift returns 77.
 
     Raises:
         RequestError, AccessDenied: there is no such program; or the decision is deny, signed and logged.
@@ -243,46 +245,50 @@ class _AllowedJob:
         if private_bytecode:
             environment["PYTHONPYCACHEPREFIX"] = os.path.join(private, "bytecode")
         start = starter(inputs, self.bound, self._folder, environment)
-        if watch is not None:
-            return self._run_watched(executable, verified, environment, watch, start)
-        return supervise(inputs.argv, executable, inputs.directory, environment, start=start)
-
-    def _run_watched(
-        self,
-        executable: str,
-        verified: VerifiedDecision,
-        environment: Mapping[str, str],
-        options: WatchOptions,
-        start: Start,
-    ) -> int:
-        inputs = self._inputs
-        processes = JobProcesses(inputs, environment[VARIABLE], options.libraries)
-        recheck = PolicyRecheck(self._guard, self._signed.decision, options.accepts or trust_accepts(self._trust))
-        if not is_supported() and options.on_problem is not None:
-            options.on_problem(EvidenceError("processes are not inspected, expected a system that has /proc"))
-        watch = Watch(
-            self._guard,
-            self._request,
-            inputs,
-            verified,
-            self.bound,
-            period_s=options.period_s,
-            on_alert=options.on_alert,
-            on_problem=options.on_problem,
-            clock=self._clock,
-            checks=(recheck.check, *((processes.check,) if is_supported() else ())),
-        )
+        options = watch or WatchOptions()
+        alerts = Alerts(self._guard, self._request, verified, options.on_alert, options.on_problem, self._clock)
+        running = RunningJob(alerts)
+        watching = None
+        if options.period_s is not None:
+            watching = self._watch(verified, environment, options, options.period_s, running)
         status = supervise(
             inputs.argv,
             executable,
             inputs.directory,
             environment,
             start=start,
-            alongside=watch.running_alongside,
-            on_start=processes.started,
-            on_kill=watch.killed,
+            alongside=watching.running_alongside if watching is not None else None,
+            on_start=running.started,
+            on_end=running.ended,
         )
-        return DENIED if watch.ended_job else status
+        return DENIED if running.is_refused or (watching is not None and watching.ended_job) else status
+
+    def _watch(
+        self,
+        verified: VerifiedDecision,
+        environment: Mapping[str, str],
+        options: WatchOptions,
+        period_s: float,
+        running: RunningJob,
+    ) -> Watch:
+        inputs = self._inputs
+        processes = JobProcesses(inputs, environment[VARIABLE], options.libraries)
+        running.on_start.append(lambda job: processes.started(job.pid, job.guardian_pid))
+        recheck = PolicyRecheck(self._guard, self._signed.decision, options.accepts or trust_accepts(self._trust))
+        if not is_supported():
+            running.alerts.report_problem(
+                EvidenceError("processes are not inspected, expected a system that has /proc")
+            )
+        return Watch(
+            self._guard,
+            self._request,
+            inputs,
+            verified,
+            self.bound,
+            period_s=period_s,
+            alerts=running.alerts,
+            checks=(recheck.check, *((processes.check,) if is_supported() else ())),
+        )
 
 
 def _check_program(inputs: JobInputs) -> None:

@@ -3,8 +3,8 @@
 With a terminal, the child stays in our process group, so that it can read from the terminal, which sends it Ctrl-C,
 Ctrl-\\ and Ctrl-Z. Without a terminal, it gets its own group, and every signal reaches it through us, once.
 
-Signals are forwarded only from the main thread, where Python can catch them. If this process is killed with SIGKILL,
-the child continues; schedulers send SIGKILL to the whole job.
+Signals are forwarded only from the main thread, where Python can catch them. On Linux the command has a guardian, which
+ends everything that the command leaves, and the command itself if this process is killed (`guardian.py`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Protocol
+
+from msgspec import structs
 
 from policyguard.errors import EvidenceError
+from policyguard.hooks.launcher.guardian import GRACE_S, Begin, JobEnd, start_guarded
+from policyguard.hooks.launcher.process_tree import is_available
 from policyguard.text import printable_name
 
 FORWARDED = (
@@ -58,8 +62,22 @@ Alongside = Callable[[Callable[[], None]], AbstractContextManager[object]]
 Start = Callable[..., "subprocess.Popen[bytes]"]
 """Starts a program, with the arguments of `subprocess.Popen`."""
 
-GRACE_S = 10.0
-"""Time between SIGTERM and SIGKILL, in which a job may write a last checkpoint."""
+
+class Running(Protocol):
+    """A job that was started: under a guardian, or without one where the system has none."""
+
+    pid: int
+    guardian_pid: int
+    """The parent of what the job leaves, 0 if there is none."""
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the first process."""
+
+    def end(self) -> None:
+        """Ask the job to end, and kill it after the grace period."""
+
+    def wait(self) -> JobEnd:
+        """Wait until it has ended."""
 
 
 @contextmanager
@@ -89,8 +107,8 @@ def supervise(
     *,
     start: Start | None = None,
     alongside: Alongside | None = None,
-    on_start: Callable[[int], None] | None = None,
-    on_kill: Callable[[int], None] | None = None,
+    on_start: Callable[[Running], None] | None = None,
+    on_end: Callable[[JobEnd], None] | None = None,
     grace_s: float = GRACE_S,
 ) -> int:
     """Run a command and return its exit status as a shell would: 128 + n if signal n ended it.
@@ -98,63 +116,98 @@ def supervise(
     Args:
         argv, executable, directory, environment: the command, its program, folder and variables.
         start, alongside: starts it, in place of `Popen`; entered while it runs, and may end it.
-        on_start, on_kill: get its process id, and the signal that ended it unless that came through us or `alongside`.
+        on_start, on_end: get the job, and how it ended.
+        grace_s: time between SIGTERM and SIGKILL.
 
     Raises:
         EvidenceError: the program cannot be started; nothing ran.
     """
     has_terminal = os.isatty(0)
+    begin = _beginning(start, argv, executable, directory, environment, has_terminal=has_terminal)
     with _Forwarder(has_terminal) as forwarder:
-        process = _started(start, argv, executable, directory, environment, None if has_terminal else 0)
-        forwarder.adopt(process)
-        if on_start is not None:
-            on_start(process.pid)
+        job: Running = start_guarded(begin, grace_s=grace_s) if is_available() else _Alone(begin, has_terminal, grace_s)
+        forwarder.adopt(job)
         ended: list[int] = []
 
         def end() -> None:
             ended.append(signal.SIGTERM)
-            _end(process, not has_terminal, grace_s)
+            job.end()
 
-        with alongside(end) if alongside is not None else nullcontext():
-            status = process.wait()
-    is_expected = ended or -status in forwarder.sent or (has_terminal and -status in _FROM_TERMINAL)
-    if on_kill is not None and -status in KILLING and not is_expected:
-        on_kill(-status)
-    return status if status >= 0 else 128 - status
+        outcome = _waited(job, nullcontext() if alongside is None else alongside(end), on_start)
+    number = max(0, -outcome.status)
+    is_expected = ended or number in forwarder.sent or (has_terminal and number in _FROM_TERMINAL)
+    if on_end is not None:
+        on_end(structs.replace(outcome, unexpected_signal=number if number in KILLING and not is_expected else 0))
+    return 128 + number if number else outcome.status
 
 
-def _started(
+def _waited(
+    job: Running, alongside: AbstractContextManager[object], on_start: Callable[[Running], None] | None
+) -> JobEnd:
+    try:
+        if on_start is not None:
+            on_start(job)
+        with alongside:
+            return job.wait()
+    except BaseException:
+        # Whatever goes wrong here, nothing goes on without somebody who waits for it.
+        job.end()
+        job.wait()
+        raise
+
+
+def _beginning(
     start: Start | None,
     argv: Sequence[str],
     executable: str,
     directory: str,
     environment: Mapping[str, str],
-    group: int | None,
-) -> subprocess.Popen[bytes]:
-    try:
-        return (start or subprocess.Popen)(
-            list(argv), executable=executable, cwd=directory, env=dict(environment), process_group=group
-        )
-    except (OSError, ValueError) as problem:
-        reason = getattr(problem, "strerror", None) or str(problem)
-        raise EvidenceError(f"`{printable_name(executable)}`: cannot be started: {reason.lower()}") from problem
+    *,
+    has_terminal: bool,
+) -> Begin:
+    # With a terminal, the job is in our own group, in the foreground.
+    group = os.getpgrp() if has_terminal else 0
+
+    def begin() -> subprocess.Popen[bytes]:
+        try:
+            return (start or subprocess.Popen)(
+                list(argv), executable=executable, cwd=directory, env=dict(environment), process_group=group
+            )
+        except (OSError, ValueError) as problem:
+            reason = getattr(problem, "strerror", None) or str(problem)
+            raise EvidenceError(f"`{printable_name(executable)}`: cannot be started: {reason.lower()}") from problem
+
+    return begin
 
 
-def _end(process: subprocess.Popen[bytes], has_group: bool, grace_s: float) -> None:
-    """Ask the command or its process group to end, and kill it after the grace period."""
-    send = (lambda number: os.killpg(process.pid, number)) if has_group else process.send_signal
-    deadline = time.monotonic() + grace_s
-    try:
-        send(signal.SIGTERM)
-        while time.monotonic() < deadline:
-            time.sleep(_POLL_S)
-            if has_group:
-                send(0)
-            elif process.poll() is not None:
-                return
-        send(signal.SIGKILL)
-    except ProcessLookupError:
-        return
+class _Alone:
+    """A job without a guardian: what leaves its process group is not found."""
+
+    def __init__(self, begin: Begin, has_terminal: bool, grace_s: float) -> None:
+        self._process = begin()
+        self._has_group, self._grace_s = not has_terminal, grace_s
+        self.pid, self.guardian_pid = self._process.pid, 0
+
+    def send_signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    def wait(self) -> JobEnd:
+        return JobEnd(self._process.wait())
+
+    def end(self) -> None:
+        send = (lambda number: os.killpg(self.pid, number)) if self._has_group else self._process.send_signal
+        deadline = time.monotonic() + self._grace_s
+        try:
+            send(signal.SIGTERM)
+            while time.monotonic() < deadline:
+                time.sleep(_POLL_S)
+                if self._has_group:
+                    send(0)
+                elif self._process.poll() is not None:
+                    return
+            send(signal.SIGKILL)
+        except ProcessLookupError:
+            return
 
 
 class _Forwarder:
@@ -162,7 +215,7 @@ class _Forwarder:
 
     def __init__(self, has_terminal: bool) -> None:
         self._has_terminal = has_terminal
-        self._process: subprocess.Popen[bytes] | None = None
+        self._job: Running | None = None
         self._early: list[int] = []
         self.sent: set[int] = set()
         self._previous: dict[signal.Signals, Any] = {}
@@ -181,8 +234,8 @@ class _Forwarder:
             return False
         return not (self._has_terminal and number in (signal.SIGTSTP, signal.SIGCONT))
 
-    def adopt(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
+    def adopt(self, job: Running) -> None:
+        self._job = job
         early, self._early = self._early, []
         for number in early:
             self._forward(number, None)
@@ -196,11 +249,11 @@ class _Forwarder:
     def _forward(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if self._has_terminal and number in _FROM_TERMINAL:
             return
-        if self._process is None:
+        if self._job is None:
             self._early.append(number)
             return
         self.sent.add(number)
-        self._process.send_signal(number)
+        self._job.send_signal(number)
         if number == signal.SIGTSTP:
             # The shell or scheduler that started us must see the stop. SIGCONT wakes us, then the child.
             os.kill(os.getpid(), signal.SIGSTOP)

@@ -1,5 +1,5 @@
 """Measures a job again while it runs.
 
-Promises: a change since the decision is reported as a signed denial in the log. Read `watch.py` (steps W1 to W4), then
+Promises: a change since the decision is reported as a signed denial in the log. Read `watch.py` (steps W1 to W5), then
 `policies.py` and `processes.py` (more checks).
 """

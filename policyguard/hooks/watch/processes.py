@@ -52,7 +52,7 @@ class JobProcesses:
     """
 
     def __init__(self, inputs: JobInputs, mark: str = "", libraries: Sequence[str] = ()) -> None:
-        self._root, self._mark = 0, os.fsencode(mark)
+        self._root, self._guardian, self._mark = 0, 0, os.fsencode(mark)
         self._variables = injection_variables(inputs.environment, inputs.argv)
         self._folders = (*SYSTEM_FOLDERS, *code_folders(inputs), *map(os.path.realpath, libraries))
         self._caches = _caches(inputs.environment)
@@ -61,16 +61,16 @@ class JobProcesses:
         self._findings: dict[str, None] = {}
         self._unreadable: dict[int, int] = {}
 
-    def started(self, pid: int) -> None:
-        """Record the first process of the job."""
-        self._root = pid
+    def started(self, pid: int, guardian_pid: int = 0) -> None:
+        """Record the first process of the job, and the process below which everything is the job's."""
+        self._root, self._guardian = pid, guardian_pid
 
     def check(self) -> tuple[Drift, ...]:
         """Inspect every process of the job, and return all findings since the start."""
         if not self._root:
             return ()
         try:
-            family = family_of(self._root, self._mark)
+            family = family_of(self._root, self._mark, self._guardian)
         except OSError as problem:
             text = f"cannot be inspected: {reason_of(problem)}"
             return (Drift("resource.process_unseen", PROCESS_UNSEEN, text, text),)

@@ -3,9 +3,9 @@
     W1  measure with the same collectors, every `period_s` seconds and once more when the job has ended
     W2  compare each bound fact with what was verified at the start (launcher step L3); inspect the job's processes
         (`processes.py`), and decide again if the policies were replaced (`policies.py`)
-    W3  sign and log a new difference as a denial of `job:drift`, with the decision that it is about; also a job that
-        was ended by a signal that did not come through the launcher (`drift.killed`)
-    W4  if the decision carries the obligation `stop.on_drift`, end the job: SIGTERM, then SIGKILL
+    W3  sign and log a new difference as a denial of `job:drift`, with the decision that it is about
+    W4  log a gap in watching as an alert (`gaps.py`)
+    W5  if the decision carries the obligation `stop.on_drift`, end the job: SIGTERM, then SIGKILL
 
 An alert is logged before the job is stopped. Restored files are logged, too (`drift.reverted`), so an edit and its
 reversal both leave an entry with their times.
@@ -13,13 +13,9 @@ reversal both leave an entry with their times.
 
 from __future__ import annotations
 
-import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-
-import msgspec
 
 from policyguard.audit.receipt import SignedDecision
 from policyguard.decide.redaction import Redact
@@ -29,16 +25,15 @@ from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.repository import CODE
 from policyguard.evidence.uncommitted import UNCOMMITTED
 from policyguard.guard import Guard
+from policyguard.hooks.watch.alerts import Alerts
 from policyguard.hooks.watch.diff import difference
-from policyguard.hooks.watch.drift import KILLED, PROCESS, REVERTED, UNCERTAIN, UNMEASURED, Drift
-from policyguard.model.decision import Decision, denial_without_rules
-from policyguard.model.facts import Assurance, Fact, Facts
-from policyguard.model.request import Entity, Request
-from policyguard.model.static_explanation import StaticExplanation
-from policyguard.values import FrozenMap, Instant, Value, canonical, sha256_digest
+from policyguard.hooks.watch.drift import PROCESS, UNCERTAIN, UNMEASURED, Drift
+from policyguard.hooks.watch.gaps import TICK_S, Ticks
+from policyguard.model.facts import Facts
+from policyguard.model.request import Request
+from policyguard.values import Value, canonical, sha256_digest
 from policyguard.verify import VerifiedDecision
 
-DRIFT_ACTION = "job:drift"
 STOP = "stop.on_drift"
 """The obligation by which drift ends the job: a difference from the decision, or from its policies."""
 
@@ -60,9 +55,7 @@ class Watch:
         verified: the decision that the job was started under.
         bound: the facts that were measured and verified at the start, by path.
         period_s: the time between two checks.
-        on_alert: called with each alert once it is in the log.
-        on_problem: called if an alert could not be signed or logged; the next check tries again.
-        clock: supplies the current time.
+        alerts: logs the alerts; one that could not be signed or logged is tried again at the next check.
         checks: more checks, beside the comparison of bound facts.
     """
 
@@ -75,16 +68,14 @@ class Watch:
         bound: Mapping[str, Value],
         *,
         period_s: float,
-        on_alert: Callable[[SignedDecision], None] | None = None,
-        on_problem: Callable[[PolicyGuardError], None] | None = None,
-        clock: Callable[[], Instant] = time.time_ns,
+        alerts: Alerts | None = None,
         checks: Sequence[DriftCheck] = (),
     ) -> None:
         if not period_s > 0:
             raise ValueError(f"period_s: found {period_s}, expected more than 0")
         self._guard, self._request, self._inputs = guard, request, inputs
         self._verified, self._bound, self._period_s = verified, dict(bound), period_s
-        self._on_alert, self._on_problem, self._clock = on_alert, on_problem, clock
+        self._alerts = alerts or Alerts(guard, request, verified)
         self._checks = tuple(checks)
         self._reported_state = b""
         self._unmeasured = 0
@@ -114,31 +105,16 @@ class Watch:
         # INVARIANT I15: every change of state is reported once: the drift, another drift, and the way back.
         if state == self._reported_state and not self._newly_stopping(drift):
             return None
-        signed = self._guard.issue_denial(self._alert(drift, facts))
+        signed = self._alerts.issue(drift, facts, self._ended_by(drift))
         self._reported_state = state
         # INVARIANT I12: the alert is durable in the log before the job is ended.
         self.stopped = self.stopped or self._must_stop(drift)
-        if self._on_alert is not None:
-            self._on_alert(signed)
+        self._alerts.report(signed)
         return signed
-
-    def killed(self, number: int) -> None:
-        """Log that a signal ended the job which neither the launcher nor the watch sent."""
-        name = signal.Signals(number).name
-        text = f"was ended by {name}, which no decision asked for; the kernel does so when memory runs out"
-        drift = Drift("resource.process", KILLED, text if number == signal.SIGKILL else text.partition(";")[0])
-        try:
-            signed = self._guard.issue_denial(self._alert((drift,), Facts(self._request)))
-        except PolicyGuardError as problem:
-            if self._on_problem is not None:
-                self._on_problem(problem)
-            return
-        if self._on_alert is not None:
-            self._on_alert(signed)
 
     @contextmanager
     def running_alongside(self, end: Callable[[], None]) -> Iterator[Watch]:
-        """Check once per period until the block ends, then once more; `end` is called at most once (W4)."""
+        """Check once per period until the block ends, then once more; `end` is called at most once (W5)."""
         leaving = threading.Event()
 
         def watch() -> None:
@@ -148,23 +124,33 @@ class Watch:
                     end()
                     return
 
-        thread = threading.Thread(target=watch, name="policyguard-watch", daemon=True)
-        thread.start()
+        ticks = Ticks(self._period_s)
+
+        def tick() -> None:
+            is_leaving = False
+            while not is_leaving:
+                is_leaving = leaving.wait(TICK_S)
+                if (gap := ticks.tick()) is not None:
+                    self._alerts.log(gap)
+
+        threads = [threading.Thread(target=target, daemon=True) for target in (watch, tick)]
+        for thread in threads:
+            thread.start()
         try:
             yield self
         finally:
             leaving.set()
-            thread.join()
+            for thread in threads:
+                thread.join()
             if not self.stopped:
                 self._check_safely()
 
     def _check_safely(self) -> bool:
-        """Check; return True if the job must end, even if the alert could not be logged (W4 needs no log)."""
+        """Check; return True if the job must end, even if the alert could not be logged (W5 needs no log)."""
         try:
             self.check()
         except PolicyGuardError as problem:
-            if self._on_problem is not None:
-                self._on_problem(problem)
+            self._alerts.report_problem(problem)
             # INVARIANT I2: a log that cannot be written does not keep a job running that must end.
             self.stopped = self.stopped or self.may_stop
         return self.stopped
@@ -184,27 +170,6 @@ class Watch:
             STOP_ON_PROCESS: any(d.reason == PROCESS for d in drift),
         }
         return tuple(name for name, ends in ending.items() if ends and name in self._verified.obligations)
-
-    def _alert(self, drift: tuple[Drift, ...], facts: Facts) -> Decision:
-        predicate, now = self._verified.predicate, self._clock()
-        resource = self._request.resource
-        properties = FrozenMap(decision_id=predicate.decision_id, entry=self._verified.index)
-        request = msgspec.structs.replace(
-            self._request, action=DRIFT_ACTION, resource=Entity(resource.type, resource.id, properties)
-        )
-        entries = {path: fact for path, fact in facts.entries.items() if path in {d.path for d in drift}}
-        for name, value in properties.items():
-            entries[f"resource.{name}"] = Fact(value, Assurance.MEASURED, "watch", now)
-        lines = tuple(f"{d.path} {d.description}" for d in drift) or ("everything is again as it was decided",)
-        snapshot = self._guard.snapshot
-        reasons = {d.reason for d in drift}
-        return denial_without_rules(
-            Facts(request, entries, missing=FrozenMap({d.path: d.description for d in drift})),
-            tuple(sorted(reasons)) or (REVERTED,),
-            now,
-            StaticExplanation(snapshot.policy_digest, snapshot.epoch, lines),
-            obligations=() if KILLED in reasons else self._ended_by(drift),
-        )
 
 
 def drifted(

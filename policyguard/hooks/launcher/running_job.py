@@ -1,0 +1,81 @@
+"""A job from its start to its end, and what is logged about the end.
+
+That is a signal that nobody decided on, processes that the job left, or a killed guardian.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+from policyguard.errors import EvidenceError
+from policyguard.hooks.launcher.guardian import JobEnd
+from policyguard.hooks.launcher.process_tree import Ended
+from policyguard.hooks.launcher.supervise import Running
+from policyguard.hooks.watch.alerts import Alerts
+from policyguard.hooks.watch.drift import KILLED, OUTLIVED, UNGUARDED, Drift
+from policyguard.text import counted
+
+
+class RunningJob:
+    """Hears from `supervise` how the job goes on.
+
+    Args:
+        alerts: logs what is not as it should be.
+    """
+
+    def __init__(self, alerts: Alerts) -> None:
+        self.alerts = alerts
+        self._pid = 0
+        self.on_start: list[Callable[[Running], object]] = []
+        self.is_refused = False
+        """True if the job ended because somebody killed its guardian."""
+
+    def started(self, job: Running) -> None:
+        """Note that the job has started."""
+        self._pid = job.pid
+        if not job.guardian_pid:
+            text = "what leaves the job's process group is neither found nor ended, expected Linux 5.4 or newer"
+            self.alerts.report_problem(EvidenceError(text))
+        for act in self.on_start:
+            act(job)
+
+    def ended(self, end: JobEnd) -> None:
+        """Log what there is to say about the end."""
+        self.is_refused = end.guardian_lost
+        drift = drift_at_end(end, self._pid)
+        if drift:
+            self.alerts.log(*drift)
+
+
+def drift_at_end(end: JobEnd, pid: int) -> tuple[Drift, ...]:
+    """List what an alert has to say about the end of a job; usually nothing.
+
+    Args:
+        end: how it ended.
+        pid: of its first process.
+    """
+    drift = []
+    if end.guardian_lost:
+        text = "somebody killed the guardian of the job, so the job was ended"
+        drift.append(Drift("resource.guardian", UNGUARDED, text))
+    elif end.unexpected_signal:
+        drift.append(Drift("resource.process", KILLED, _killed(end.unexpected_signal, pid)))
+    if end.outlived.count:
+        drift.append(Drift("resource.processes", OUTLIVED, _outlived(end.outlived)))
+    return tuple(drift)
+
+
+def _killed(number: int, pid: int) -> str:
+    name = signal.Signals(number).name
+    text = f"pid {pid} was ended by {name} (exit status {128 + number}), which no decision asked for"
+    return text + "; the kernel does so when memory runs out" if number == signal.SIGKILL else text
+
+
+def _outlived(ended: Ended) -> str:
+    named = "; ".join(ended.described)
+    more = f"; and {ended.count - len(ended.described)} more" if ended.count > len(ended.described) else ""
+    remaining = f"; {ended.remaining} of them could not be ended" if ended.remaining else ""
+    return (
+        f"{counted(ended.count, 'process', 'processes')} outlived the job and had to be ended: {named}{more}{remaining}"
+    )
