@@ -2,7 +2,8 @@
 
 A listing maps names, relative to the environment, to `sha256:...` for regular files (a link to a file counts as its
 content, together with its target), and to `link:...` for other links. Byte code in `__pycache__` is listed separately,
-because Python may write it at any time; it is compared with its source (`bytecode.py`).
+because Python may write it at any time; it is compared with its source (`bytecode.py`). What the environment loads from
+elsewhere (`outside.py`, and folders that links lead to) is listed under its absolute path.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 
 import msgspec
 
 from policyguard.environment.cache import FileCache, Version
+from policyguard.environment.outside import Outside, outside_of
 from policyguard.errors import EvidenceError
-from policyguard.fs.safe_open import FOLDER_FLAGS, open_regular, open_resolved, read_all, reason_of
+from policyguard.fs.ownership import is_below
+from policyguard.fs.safe_open import FOLDER_FLAGS, kind_of, open_regular, open_resolved, read_all, reason_of
 from policyguard.text import printable_name
 
 MAX_FILES = 500_000
@@ -37,7 +40,8 @@ class Listing(msgspec.Struct, frozen=True):
     """The files of an environment by printable name, and how many had to be hashed.
 
     `files` and `bytecode` map to digests; `unread` is byte code that has none, and why. `real_names` has the real name
-    where the shown one differs.
+    where the shown one differs. `outside` lists files and folders elsewhere, `unmeasured` what could not be measured
+    and why, `starting` the lines of path files that run when the interpreter starts.
     """
 
     root: str
@@ -46,6 +50,9 @@ class Listing(msgspec.Struct, frozen=True):
     unread: dict[str, str] = {}
     real_names: dict[str, str] = {}
     read: int = 0
+    outside: tuple[str, ...] = ()
+    unmeasured: dict[str, str] = {}
+    starting: dict[str, list[str]] = {}
 
     def path(self, name: str) -> str:
         """Return the path of the file with this printable name."""
@@ -59,17 +66,34 @@ class _Walked(msgspec.Struct):
     bytecode: dict[str, Version] = {}
     links: list[str] = []
     real_names: dict[str, str] = {}
+    folders: list[str] = []
+    """Folders that links lead to."""
 
 
-def list_files(prefix: str, cache: FileCache | None = None) -> Listing:
-    """List the environment at `prefix`; new digests are added to the cache, which is not saved here.
+def list_files(
+    prefix: str,
+    cache: FileCache | None = None,
+    *,
+    users: Sequence[str] = (),
+    owners: Collection[int] | None = None,
+) -> Listing:
+    """List the environment at `prefix`, and what it loads from elsewhere.
+
+    Args:
+        cache: supplies digests, and gets the new ones; it is not saved here.
+        users: user site folders that count as elsewhere.
+        owners: a standard library elsewhere that only they can write is not listed; root and this account if None.
 
     Raises:
         EvidenceError: no such folder, too many files, or a file that cannot be read or changes.
     """
     root = os.path.realpath(prefix)
-    walked = _walk(root)
-    listing = Listing(root=root, files={}, bytecode={}, unread={}, real_names=walked.real_names)
+    walked = _Walked()
+    _walk(walked, root)
+    outside = outside_of(root, users, (os.geteuid(),) if owners is None else owners)
+    folders = _walk_outside(walked, root, outside)
+    listing = Listing(root, {}, real_names=walked.real_names, outside=folders)
+    listing = msgspec.structs.replace(listing, unmeasured=outside.unmeasured, starting=outside.starting)
     read = _digest_all(listing, walked.regular, listing.files, cache)
     read += _digest_bytecode(listing, walked.bytecode, cache)
     listing.files.update({name: _link(listing.path(name)) for name in walked.links})
@@ -114,30 +138,64 @@ def _digest_bytecode(listing: Listing, versions: Mapping[str, Version], cache: F
     return len(versions)
 
 
-def _walk(root: str) -> _Walked:
-    """List the files in a folder and below it."""
-    walked = _Walked()
+def _walk(walked: _Walked, top: str, label: str = "", skipped: Collection[str] | None = None) -> None:
+    """Add the files in a folder and below it; their names begin with `label`.
+
+    Of a folder outside of the environment (`skipped` is not None) the `skipped` folders are left out, and those of git,
+    which change all the time and hold no modules.
+    """
     waiting = [""]
     while waiting:
         folder = waiting.pop()
-        for entry in _entries(os.path.join(root, folder)):
+        for entry in _entries(os.path.join(top, folder)):
             name = folder + entry.name
             status = entry.stat(follow_symlinks=False)
             if stat.S_ISDIR(status.st_mode):
-                waiting.append(name + "/")
+                if skipped is None or (entry.name != ".git" and os.path.join(top, name) not in skipped):
+                    waiting.append(name + "/")
                 continue
+            name = label + name
             text = printable_name(name)
             if text != name:
                 walked.real_names[text] = name
             if stat.S_ISLNK(status.st_mode):
                 walked.links.append(text)
+                if os.path.isdir(entry.path):
+                    walked.folders.append(os.path.realpath(entry.path))
             elif name.endswith(".pyc") and folder.endswith("__pycache__/"):
                 walked.bytecode[text] = _version(status)
             else:
                 walked.regular[text] = _version(status)
         if len(walked.regular) + len(walked.bytecode) + len(walked.links) > MAX_FILES:
-            raise EvidenceError(f"`{printable_name(root)}`: found more than {MAX_FILES} files")
-    return walked
+            raise EvidenceError(f"`{printable_name(top)}`: found more than {MAX_FILES} files")
+
+
+def _walk_outside(walked: _Walked, root: str, outside: Outside) -> tuple[str, ...]:
+    """Add the files and folders outside of the environment, and those that links there lead to; return them."""
+    done = [root]
+    waiting = list(outside.paths)
+    while waiting or walked.folders:
+        waiting += walked.folders
+        walked.folders.clear()
+        path = os.path.realpath(waiting.pop(0))
+        # A folder of git counts where a path leads into it; then it is listed on its own.
+        if any(is_below(path, folder) and "/.git/" not in path.removeprefix(folder) + "/" for folder in done):
+            continue
+        try:
+            status = os.stat(path)
+            if stat.S_ISDIR(status.st_mode):
+                _walk(walked, path, path.rstrip("/") + "/", {*done, *outside.skipped} - {path})
+            elif stat.S_ISREG(status.st_mode):
+                text = printable_name(path)
+                walked.real_names.update({text: path} if text != path else {})
+                walked.regular[text] = _version(status)
+            else:
+                raise EvidenceError(f"found {kind_of(status.st_mode)}, expected a file or a folder")
+        except (EvidenceError, OSError) as problem:
+            reason = problem.message if isinstance(problem, EvidenceError) else reason_of(problem)
+            outside.unmeasured[printable_name(path)] = reason
+        done.append(path)
+    return tuple(done[1:])
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 from msgspec import structs
@@ -20,7 +20,10 @@ from policyguard.environment.cache import FileCache
 from policyguard.environment.compilers import Progress
 from policyguard.environment.listing import Listing, list_files
 from policyguard.environment.owners import AUTORUN, Owners, owners_of
+from policyguard.environment.startup import starting_code
 from policyguard.errors import EvidenceError, VerificationError
+from policyguard.fs.ownership import is_below
+from policyguard.text import printable_name
 from policyguard.values import canonical, format_instant
 
 PAYLOAD_TYPE = "application/vnd.policyguard.environment+json"
@@ -45,7 +48,9 @@ class EnvironmentReport(msgspec.Struct, frozen=True):
     `changed` and `added` and `removed` are relative to the baseline; `autorun` is what would run by itself and is not
     in it; `bytecode` is what Python would run in place of a source that is not like it, and what could not be compared.
     The others need no baseline: files that no distribution owns, that two own, or that differ from RECORD, and byte
-    code that is never loaded. `doubt` says why the cache was not believed.
+    code that is never loaded. `unmeasured` is what the environment loads from a place that cannot be determined or
+    measured, with the reason; it is never clean then. `starting` lists all that runs when the interpreter starts.
+    `doubt` says why the cache was not believed.
     """
 
     changed: tuple[str, ...] = ()
@@ -57,6 +62,8 @@ class EnvironmentReport(msgspec.Struct, frozen=True):
     unlike_record: tuple[str, ...] = ()
     bytecode: tuple[Finding, ...] = ()
     idle_bytecode: tuple[str, ...] = ()
+    unmeasured: tuple[str, ...] = ()
+    starting: tuple[str, ...] = ()
     read: int = 0
     compared: int = 0
     doubt: str = ""
@@ -64,7 +71,7 @@ class EnvironmentReport(msgspec.Struct, frozen=True):
     @property
     def is_clean(self) -> bool:
         """True if the environment equals the baseline, apart from byte code compiled later."""
-        return not (self.changed or self.added or self.removed or self.autorun or self.bytecode)
+        return not (self.changed or self.added or self.removed or self.autorun or self.bytecode or self.unmeasured)
 
 
 def make_baseline(listing: Listing, keys: Sequence[PrivateKey], bytecode: Mapping[str, str] | None = None) -> bytes:
@@ -112,6 +119,7 @@ def verify_environment(
     cache: FileCache | None = None,
     interpreter: str | None = None,
     progress: Progress | None = None,
+    users: Sequence[str] = (),
 ) -> EnvironmentReport:
     """Compare the environment at `prefix` with the baseline and with its distributions' RECORD files.
 
@@ -119,11 +127,14 @@ def verify_environment(
         cache: remembered digests of earlier runs; saved with those of this one.
         interpreter: a Python of the environment's version to compile with, outside of it; the running one if None.
         progress: called after each comparison of byte code with its source.
+        users: user site folders, see `list_files`.
 
     Raises:
         EvidenceError: something cannot be measured.
     """
-    listing = list_files(prefix, cache)
+    # A build that listed a standard library elsewhere wants it compared, whatever account owns it.
+    has_outside = baseline is not None and any(name.startswith("/") for name in baseline.files)
+    listing = list_files(prefix, cache, users=users, owners=() if has_outside else None)
     known = (baseline.bytecode, baseline.files) if baseline is not None else ({}, {})
     bytecode = check_bytecode(listing, *known, cache=cache, interpreter=interpreter, progress=progress)
     report = compare(listing, owners_of(prefix, listing.files), baseline, bytecode)
@@ -149,7 +160,7 @@ def compare(listing: Listing, owners: Owners, baseline: Baseline | None, bytecod
     suspects = set(added) | {name for name in files if expected.get(name) != files[name]} if both else set(unowned)
     return EnvironmentReport(
         changed=_sorted(name for name, digest in files.items() if expected.get(name, digest) != digest),
-        added=_sorted(added),
+        added=_sorted(_gathered(added, listing.outside, expected)),
         removed=_sorted(name for name in expected if name not in files),
         autorun=_sorted(
             [
@@ -162,9 +173,22 @@ def compare(listing: Listing, owners: Owners, baseline: Baseline | None, bytecod
         unlike_record=_sorted(name for name, digest in owners.digests.items() if files.get(name, digest) != digest),
         bytecode=bytecode.findings,
         idle_bytecode=bytecode.idle,
+        unmeasured=_sorted(f"{name}: {reason}" for name, reason in listing.unmeasured.items()),
+        starting=_sorted(starting_code(listing, owners)),
         read=listing.read,
         compared=bytecode.compared,
     )
+
+
+def _gathered(added: list[str], outside: Sequence[str], expected: Mapping[str, str]) -> Iterator[str]:
+    """Name a folder outside of the environment once if the baseline has nothing of it, and else each file."""
+    unknown = tuple(
+        f"{printable_name(folder).rstrip('/')}/"
+        for folder in outside
+        if not any(is_below(name, printable_name(folder)) for name in expected)
+    )
+    for name in added:
+        yield next((folder for folder in unknown if name.startswith(folder)), name)
 
 
 def who_changed(prefix: str, name: str) -> str:
@@ -189,4 +213,4 @@ def _should_be_owned(name: str) -> bool:
 
 
 def _sorted(names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted(names))
+    return tuple(sorted(set(names)))

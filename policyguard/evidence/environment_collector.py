@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from policyguard.attest.keys import PublicKey
 from policyguard.environment.cache import FileCache
+from policyguard.environment.outside import user_sites
 from policyguard.environment.report import MAX_BASELINE_BYTES, EnvironmentReport, read_baseline, verify_environment
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
@@ -61,7 +62,7 @@ class EnvironmentCollector:
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
         """Measure the differences.
 
-        `changed_files` lists changed, added and missing files, and byte code that differs.
+        `changed_files` lists changed, added and missing files, byte code that differs, and what is not measured.
 
         Raises:
             EvidenceError: the program of the job is in no environment of its own.
@@ -74,13 +75,16 @@ class EnvironmentCollector:
             )
         baseline = read_baseline(read_small(self._baseline, MAX_BASELINE_BYTES), self._keys, self._threshold)
         cache = FileCache(self._cache, self._seal) if self._cache is not None else None
-        report = verify_environment(prefix, baseline, cache=cache, interpreter=self._interpreter)
+        users = user_sites(inputs.environment)
+        report = verify_environment(prefix, baseline, cache=cache, interpreter=self._interpreter, users=users)
         if report.doubt and self._tell is not None:
             self._tell(report.doubt)
         unlike = {finding.name for finding in report.bytecode}
+        # INVARIANT I17: what could not be measured counts as changed, whatever the baseline has.
+        unmeasured = {item.partition(": ")[0] for item in report.unmeasured}
         # INVARIANT I17: byte code unlike its source is a changed file, for policies that know of no byte code, too.
         record = FrozenMap(
-            changed_files=_bounded({*report.changed, *report.added, *report.removed, *unlike}),
+            changed_files=_bounded({*report.changed, *report.added, *report.removed, *unlike, *unmeasured}),
             unlike_bytecode=_bounded(unlike),
             unowned_autorun=_bounded(_came(report)),
         )

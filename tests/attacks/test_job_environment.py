@@ -75,7 +75,8 @@ def baseline(prefix: Path) -> Baseline:
 def test_a_clean_environment_has_no_findings(prefix: Path, baseline: Baseline) -> None:
     """The twin of everything below."""
     report = verify_environment(str(prefix), baseline)
-    assert report == EnvironmentReport(read=report.read)
+    starting = (f"{SITE}/tool.pth: import tool",)
+    assert report == EnvironmentReport(read=report.read, starting=starting)
     assert report.is_clean
     assert verify_environment(str(prefix), None).unowned == ()
 

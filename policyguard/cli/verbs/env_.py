@@ -24,7 +24,7 @@ from policyguard.config.measurement import EnvironmentConfig
 from policyguard.environment.bytecode import REASONS, Finding, check_bytecode
 from policyguard.environment.cache import FileCache
 from policyguard.environment.compilers import Progress
-from policyguard.environment.listing import list_files
+from policyguard.environment.listing import Listing, list_files
 from policyguard.environment.owners import owners_of
 from policyguard.environment.report import (
     MAX_BASELINE_BYTES,
@@ -36,23 +36,27 @@ from policyguard.environment.report import (
     verify_environment,
     who_changed,
 )
+from policyguard.environment.startup import is_new
 from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.exit_codes import FINDINGS, OK
 from policyguard.fs.safe_open import read_small
 from policyguard.keyfiles import read_passphrase, read_private_key, read_public_key
+from policyguard.text import printable_name
 
 SECTIONS = {
     "changed": "unlike the baseline",
     "added": "not in the baseline",
     "removed": "in the baseline, but gone",
     "autorun": "runs by itself",
+    "unmeasured": "is loaded from a place that could not be measured",
     "unowned": "no distribution owns it",
     "doubly_owned": "two distributions own it",
     "unlike_record": "unlike its RECORD",
     "bytecode": "byte code unlike its source, or not compared with it",
     "idle_bytecode": "byte code that is never loaded",
+    "starting": "that run at every start of the interpreter, or of a training",
 }
-_DIFFERENCES = ("changed", "added", "removed", "autorun", "bytecode")
+_DIFFERENCES = ("changed", "added", "removed", "autorun", "unmeasured", "bytecode")
 """The sections that count as differences from a baseline; the others are only remarks."""
 _MAX_LISTED = 40
 
@@ -74,16 +78,24 @@ def command() -> None:
 @prefix_argument
 @key_option
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Write the signed baseline to this file.")
-@click.option("--force", is_flag=True, help="Replace the file if it is there.")
+@click.option("--force", is_flag=True, help="Replace the file if it is there; it is the previous baseline then.")
+@click.option(
+    "--previous", type=click.Path(path_type=Path), help="Name what is new since this baseline of the same key."
+)
 @interpreter_option
-def baseline(prefix: Path, key: Path | None, out: Path, force: bool, interpreter: Path | None) -> None:
+def baseline(
+    prefix: Path, key: Path | None, out: Path, force: bool, previous: Path | None, interpreter: Path | None
+) -> None:
     """Sign the list of every file in the environment at PREFIX (by default this interpreter's).
 
     Make it where the environment is built, before anybody else can write to it, and keep the key there. Byte code is
-    compared with its source; what is not like it is named, and not listed.
+    compared with its source; what is not like it is named, and not listed. What runs at every start of the interpreter
+    is named, and what of it is new.
     """
     private = read_private_key(needed(settings(key=key), "key"), passphrase=read_passphrase())
-    listing = list_files(str(_environment(prefix)))
+    before = previous or (out if force and out.exists() else None)
+    known = _previous(before, private.public) if before is not None else None
+    listing = list_files(str(_environment(prefix)), owners=())
     if not listing.files:
         raise EvidenceError(f"{prefix}: found no files, expected an installed environment")
     with _bar() as progress:
@@ -94,7 +106,30 @@ def baseline(prefix: Path, key: Path | None, out: Path, force: bool, interpreter
         f"{out}: {len(listing.files)} files of {prefix}, {len(judged.equal)} of byte code like their source, "
         f"signed by {private.public.keyid[:16]}"
     )
-    _say_doubtful(compare(listing, owners_of(str(prefix), listing.files), None, judged), stray)
+    report = compare(listing, owners_of(str(prefix), listing.files), None, judged)
+    _say_starting(report, listing, known)
+    _say_doubtful(report, stray)
+
+
+def _previous(path: Path, key: PublicKey) -> Baseline | None:
+    try:
+        return read_baseline(read_small(str(path), MAX_BASELINE_BYTES), (key,))
+    except EvidenceError as problem:
+        raise EvidenceError(
+            f"{path}: {problem.message}", help="name an earlier baseline that this key signed: --previous FILE"
+        ) from problem
+
+
+def _say_starting(report: EnvironmentReport, listing: Listing, known: Baseline | None) -> None:
+    """Print everything that runs by itself; what the previous baseline does not have first, marked as new."""
+    new = [item for item in report.starting if known is None or is_new(item, listing, known.files)]
+    if report.starting:
+        since = "there is no previous baseline" if known is None else f"{len(new)} of them new"
+        say(f"  {len(report.starting)} {SECTIONS['starting']}; {since}:", fg="yellow" if new else None)
+    for item in (*new, *(item for item in report.starting if item not in new)):
+        say(f"    {'new' if item in new else '   '} {item}", fg="yellow" if item in new else None)
+    for folder in listing.outside:
+        say(f"  listed from elsewhere, too: {printable_name(folder)}")
 
 
 def _say_doubtful(report: EnvironmentReport, stray: Mapping[str, str]) -> None:
@@ -104,7 +139,9 @@ def _say_doubtful(report: EnvironmentReport, stray: Mapping[str, str]) -> None:
         say(f"  check {item.name}: {_explain(item)}; it {word}", fg="yellow")
     if len(report.bytecode) > _MAX_LISTED:
         say(f"  and at {len(report.bytecode) - _MAX_LISTED} more", fg="yellow")
-    for name in ("unlike_record", "doubly_owned", "autorun"):
+    for unknown in report.unmeasured:
+        say(f"  no environment is clean with this: {unknown}", fg="red")
+    for name in ("unlike_record", "doubly_owned"):
         result = getattr(report, name)
         if result:
             say(f"  check {len(result)} that are listed now: {SECTIONS[name]}: {', '.join(result[:5])}", fg="yellow")
@@ -116,7 +153,7 @@ def _say_doubtful(report: EnvironmentReport, stray: Mapping[str, str]) -> None:
 @click.option("--signer", multiple=True, help="Who may sign it: `ed25519:...` or a public key file.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Remember digests of unchanged files here, mode 0600.")
 @click.option("--key", type=click.Path(path_type=Path), help="Seal what is remembered with this private key.")
-@click.option("--record-only", is_flag=True, help="Without a baseline: compare the files only with RECORD.")
+@click.option("--record-only", is_flag=True, help="Compare the files only with RECORD; nothing is called clean then.")
 @interpreter_option
 @json_option
 def verify(
@@ -133,7 +170,8 @@ def verify(
 
     Byte code that is not in the baseline is compared with its source.
 
-    Exits with 0 if nothing differs, with 1 if something does.
+    Exits with 0 if nothing differs, with 1 if something does. With --record-only an environment is never called clean:
+    who edits a file can edit its line in RECORD.
     """
     prefix = _environment(prefix)
     config = settings(key=key)
@@ -146,14 +184,15 @@ def verify(
     with _bar() as progress:
         report = verify_environment(str(prefix), expected, cache=known, interpreter=_text(python), progress=progress)
     report_doubt(cache_path, report.doubt, warn)
-    sections = _DIFFERENCES if pinned is not None else ("autorun", "unlike_record", "bytecode")
-    is_clean = not any(getattr(report, section) for section in sections)
+    sections = _DIFFERENCES if pinned is not None else ("autorun", "unlike_record", "unmeasured", "bytecode")
+    differs = any(getattr(report, section) for section in sections)
     if as_json:
-        answer = {"prefix": str(prefix), "clean": is_clean, "baseline": pinned is not None}
+        # INVARIANT I20: without a baseline nothing is called clean.
+        answer = {"prefix": str(prefix), "clean": pinned is not None and not differs, "baseline": pinned is not None}
         say_json({**answer, **msgspec.to_builtins(report)})
     else:
-        _say_report(prefix, report, sections, time.perf_counter() - began)
-    return OK if is_clean else FINDINGS
+        _say_report(prefix, report, sections, time.perf_counter() - began, has_baseline=pinned is not None)
+    return FINDINGS if differs else OK
 
 
 def _baseline(pinned: EnvironmentConfig) -> Baseline:
@@ -188,12 +227,14 @@ def _public(text: str) -> PublicKey:
     return PublicKey.from_text(text) if text.startswith("ed25519:") else read_public_key(text)
 
 
-def _say_report(prefix: Path, report: EnvironmentReport, counting: tuple[str, ...], took_s: float) -> None:
+def _say_report(
+    prefix: Path, report: EnvironmentReport, counting: tuple[str, ...], took_s: float, *, has_baseline: bool
+) -> None:
     """Print each section that is not empty; differences in red."""
     result = False
     for name, description in SECTIONS.items():
         names = [_line(item) for item in getattr(report, name)]
-        if not names:
+        if not names or (name == "starting" and has_baseline):
             continue
         counts = name in counting
         result = result or counts
@@ -206,7 +247,13 @@ def _say_report(prefix: Path, report: EnvironmentReport, counting: tuple[str, ..
                 say(f"          {line}  ({who_changed(str(prefix), file)})")
             if len(names) > _MAX_LISTED:
                 say(f"          and {len(names) - _MAX_LISTED} more; --json lists them all")
-    if not result:
+        elif name == "starting":
+            for item in names:
+                say(f"          {item}")
+    if not has_baseline:
+        say("UNKNOWN ", nl=False, fg="yellow", bold=True)
+        say(f"{prefix}: compared only with RECORD, which an editor of files can edit, too; it takes a signed baseline")
+    elif not result:
         say("CLEAN   ", nl=False, fg="green", bold=True)
         say(f"{prefix}: nothing differs")
     took = f"{report.read} files read, {report.compared} compared with their source, in {took_s:.2f} s"
