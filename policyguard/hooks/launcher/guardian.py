@@ -53,7 +53,7 @@ class Started(Protocol):
 
 Begin = Callable[[], Started]
 
-_END = b"E"
+_END, _KILL = b"E", b"K"
 _CAUGHT = (
     signal.SIGTERM,
     signal.SIGINT,
@@ -98,10 +98,10 @@ class GuardedJob:
             if self._descriptor >= 0:
                 signal.pidfd_send_signal(self._descriptor, number)
 
-    def end(self) -> None:
-        """Ask everything in the job to end, and kill it after the grace period. Returns at once."""
+    def end(self, *, at_once: bool = False) -> None:
+        """Ask everything in the job to end, and kill it after the grace period, or at once. Does not wait."""
         with suppress(OSError):
-            os.write(self._guardian.control, _END)
+            os.write(self._guardian.control, _KILL if at_once else _END)
 
     def wait(self) -> JobEnd:
         """Wait until the job and everything that it left has ended."""
@@ -227,7 +227,7 @@ def _be_guardian(begin: Begin, descriptors: tuple[int, int, int], mask: set[int]
         _close_all_but(descriptors)
         reason = _wait(reaper, control, launcher)
         linger_s = LINGER_S if reason == "ended" else 0.0
-        patience_s = LOST_GRACE_S if reason == "alone" else grace_s
+        patience_s = {"alone": LOST_GRACE_S, "killed": 0.0}.get(reason, grace_s)
     finally:
         # INVARIANT I15: nothing that a job started outlives it, or its launcher.
         ended = ending.run(linger_s=linger_s, grace_s=patience_s)
@@ -252,7 +252,7 @@ def _wait(reaper: _Reaper, control: int, launcher: int) -> str:
         if launcher in ready:
             return "alone"
         if control in ready:
-            return "asked"
+            return "killed" if os.read(control, 1) == _KILL else "asked"
         os.read(wake, 1 << 12)
 
 

@@ -5,6 +5,7 @@
     L3  verify: steps V1 to V12 on the very bytes the job will carry, with the facts of L2
     L4  start the program that was measured, by its path, with the decision in its environment; confined if it was
         decided so, or if the decision obliges to (`run.confined`, `run.from_commit`)
+        then compare what was started with what was measured (`start_check.py`)
     L5  pass signals down and the exit status up; with `watch`, measure while it runs (`hooks/watch/watch.py`)
 
 Nothing is started before L4. Between L3 and the moment when the kernel reads the program, its owner could change it;
@@ -39,6 +40,7 @@ from policyguard.hooks.launcher.confined import OBLIGATIONS, check_confinement, 
 from policyguard.hooks.launcher.job_environment import VARIABLE, child_environment
 from policyguard.hooks.launcher.refusals import refusals_logged, unstarted_logged
 from policyguard.hooks.launcher.running_job import RunningJob
+from policyguard.hooks.launcher.start_check import StartCheck
 from policyguard.hooks.launcher.supervise import ended_by_signals, supervise
 from policyguard.hooks.watch.alerts import Alerts
 from policyguard.hooks.watch.policies import Accepts, PolicyRecheck, trust_accepts
@@ -102,7 +104,7 @@ def launch(
     with _prepared(guard, request, inputs, clock) as (inputs, facts, folder):
         signed = decided(guard, facts, inputs, on_decision)  # L1
         job = _AllowedJob(guard, request, inputs, trust, signed, folder, clock)
-        with refusals_logged(guard, signed, clock), guard.reservation_held(signed) as note_start:
+        with refusals_logged(guard, signed, clock), guard.reservation_held(signed) as note_start, job:
             job.measure_again()  # L2
             verified, executable = job.verify(audience, used)  # L3
             note_start()
@@ -216,6 +218,13 @@ class _AllowedJob:
         self._signed, self._folder, self._clock = signed, folder, clock
         self.bound: Mapping[str, Value] = {}
 
+    def __enter__(self) -> _AllowedJob:
+        self._check = StartCheck(self._inputs)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._check.close()
+
     def measure_again(self) -> None:
         problem = _start_problem(self._inputs, self._signed.decision.facts, self._folder)
         if problem is not None:
@@ -247,14 +256,14 @@ class _AllowedJob:
         start = starter(inputs, self.bound, self._folder, environment)
         options = watch or WatchOptions()
         alerts = Alerts(self._guard, self._request, verified, options.on_alert, options.on_problem, self._clock)
-        running = RunningJob(alerts)
+        running = RunningJob(alerts, self._check, environment)
         watching = None
         if options.period_s is not None:
             watching = self._watch(verified, environment, options, options.period_s, running)
         status = supervise(
             inputs.argv,
             executable,
-            inputs.directory,
+            self._check.directory,
             environment,
             start=start,
             alongside=watching.running_alongside if watching is not None else None,

@@ -6,14 +6,18 @@ That is a signal that nobody decided on, processes that the job left, or a kille
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
+
+from msgspec import structs
 
 from policyguard.errors import EvidenceError
 from policyguard.hooks.launcher.guardian import JobEnd
 from policyguard.hooks.launcher.process_tree import Ended
+from policyguard.hooks.launcher.start_check import DELAYS_S, StartCheck
 from policyguard.hooks.launcher.supervise import Running
 from policyguard.hooks.watch.alerts import Alerts
-from policyguard.hooks.watch.drift import KILLED, OUTLIVED, UNGUARDED, Drift
+from policyguard.hooks.watch.drift import KILLED, OUTLIVED, START, UNGUARDED, Drift
 from policyguard.text import counted
 
 
@@ -22,14 +26,19 @@ class RunningJob:
 
     Args:
         alerts: logs what is not as it should be.
+        check: compares what was started with what was measured.
+        environment: the variables of the job.
     """
 
-    def __init__(self, alerts: Alerts) -> None:
+    def __init__(self, alerts: Alerts, check: StartCheck, environment: Mapping[str, str]) -> None:
         self.alerts = alerts
+        self._check, self._environment = check, environment
+        self._checking: threading.Thread | None = None
+        self._has_ended = threading.Event()
         self._pid = 0
         self.on_start: list[Callable[[Running], object]] = []
         self.is_refused = False
-        """True if the job ended because somebody killed its guardian."""
+        """True if the job was ended because it is not what was decided, or somebody killed its guardian."""
 
     def started(self, job: Running) -> None:
         """Note that the job has started."""
@@ -39,11 +48,33 @@ class RunningJob:
             self.alerts.report_problem(EvidenceError(text))
         for act in self.on_start:
             act(job)
+        # INVARIANT I15: what was started is compared with what was measured, also without a watch.
+        if not self._refuse(job, self._check.first_problem(job.pid, self._environment)):
+            self._checking = threading.Thread(target=self._check_start, args=(job,), daemon=True)
+            self._checking.start()
+
+    def _check_start(self, job: Running) -> None:
+        for delay_s in DELAYS_S:
+            has_ended = self._has_ended.wait(delay_s)
+            if self._refuse(job, self._check.problem()) or has_ended:
+                return
+
+    def _refuse(self, job: Running, problem: str) -> bool:
+        """End a job that is not what was decided, and log why; return True if there is a problem."""
+        if problem:
+            self.is_refused = True
+            self.alerts.log(Drift("resource.start", START, problem))
+            job.end(at_once=True)
+        return bool(problem)
 
     def ended(self, end: JobEnd) -> None:
         """Log what there is to say about the end."""
-        self.is_refused = end.guardian_lost
-        drift = drift_at_end(end, self._pid)
+        self._has_ended.set()
+        if self._checking is not None:
+            self._checking.join()
+        is_ours = self.is_refused
+        self.is_refused = is_ours or end.guardian_lost
+        drift = drift_at_end(structs.replace(end, unexpected_signal=0) if is_ours else end, self._pid)
         if drift:
             self.alerts.log(*drift)
 

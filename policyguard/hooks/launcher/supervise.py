@@ -73,8 +73,8 @@ class Running(Protocol):
     def send_signal(self, number: int) -> None:
         """Send a signal to the first process."""
 
-    def end(self) -> None:
-        """Ask the job to end, and kill it after the grace period."""
+    def end(self, *, at_once: bool = False) -> None:
+        """Ask the job to end, and kill it after the grace period, or at once."""
 
     def wait(self) -> JobEnd:
         """Wait until it has ended."""
@@ -194,9 +194,9 @@ class _Alone:
     def wait(self) -> JobEnd:
         return JobEnd(self._process.wait())
 
-    def end(self) -> None:
+    def end(self, *, at_once: bool = False) -> None:
         send = (lambda number: os.killpg(self.pid, number)) if self._has_group else self._process.send_signal
-        deadline = time.monotonic() + self._grace_s
+        deadline = time.monotonic() + (0 if at_once else self._grace_s)
         try:
             send(signal.SIGTERM)
             while time.monotonic() < deadline:

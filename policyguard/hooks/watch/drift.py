@@ -7,7 +7,7 @@ import msgspec
 REVERTED, UNMEASURED, KILLED = "drift.reverted", "drift.unmeasured", "drift.killed"
 POLICY, POLICIES_UNUSABLE = "drift.policy", "drift.policies_unusable"
 PROCESS, PROCESS_UNSEEN = "drift.process", "drift.process_unseen"
-OUTLIVED, UNGUARDED = "drift.outlived", "drift.unguarded"
+START, OUTLIVED, UNGUARDED = "drift.start", "drift.outlived", "drift.unguarded"
 GAP, SUSPENDED = "watch.gap", "watch.suspended"
 
 UNCERTAIN = frozenset({UNMEASURED, KILLED, POLICIES_UNUSABLE, PROCESS_UNSEEN, OUTLIVED, UNGUARDED, GAP, SUSPENDED})
