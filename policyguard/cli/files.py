@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 
@@ -144,7 +147,7 @@ def write_new(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     try:
         fs_write.create_file(path, data, mode=mode)
     except FileExistsError:
-        raise ConfigurationError(f"{path}: exists already, expected a new path") from None
+        raise _exists(path) from None
     except (OSError, ValueError) as problem:
         raise _unwritable(path, problem) from problem
 
@@ -167,6 +170,31 @@ def replace_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         raise _unwritable(path, problem) from problem
 
 
+@contextmanager
+def writing(path: Path, *, replace: bool, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """Yield a file to write to; it gets its name when the block ends without an error, and is gone otherwise.
+
+    Args:
+        path: the file.
+        replace: replace a regular file of that name; otherwise the name must be new.
+        mode: the permissions.
+
+    Raises:
+        ConfigurationError: the file exists, or cannot be written.
+    """
+    if replace:
+        check_replaceable(path)
+    elif os.path.lexists(path):
+        raise _exists(path)
+    try:
+        with fs_write.open_new(path, replace=replace, mode=mode) as file:
+            yield file
+    except FileExistsError:
+        raise _exists(path) from None
+    except OSError as problem:
+        raise _unwritable(path, problem) from problem
+
+
 def check_replaceable(path: Path) -> None:
     """Check that a path is a regular file, or a new name in an existing folder.
 
@@ -181,6 +209,10 @@ def check_replaceable(path: Path) -> None:
         if getattr(problem, "errno", None) == errno.EINVAL:
             raise ConfigurationError(f"{path}: {getattr(problem, 'strerror', problem)}") from problem
         raise _unwritable(path, problem) from problem
+
+
+def _exists(path: Path) -> ConfigurationError:
+    return ConfigurationError(f"{path}: exists already, expected a new path")
 
 
 def _unwritable(path: Path, problem: Exception) -> ConfigurationError:

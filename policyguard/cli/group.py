@@ -43,7 +43,7 @@ VERBS = {
     "scan": "Scan checkpoints for code that loading them would run.",
     "manifest": "Sign and verify which run wrote a checkpoint.",
     "env": "Compare an installed environment with its signed baseline.",
-    "audit": "Verify, show, prove or follow the decision log.",
+    "audit": "Verify, show, export, prove or follow the decision log.",
     "import": "Translate a casbin model and policy.",
     "check-engine": "Compare the engine with a second opinion on your policies.",
     "doctor": "Check that this installation works.",

@@ -10,7 +10,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
 
 from policyguard.fs.safe_open import kind_of
 
@@ -69,17 +71,42 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
         os.close(handle)
 
 
+@contextmanager
+def open_new(path: str | os.PathLike[str], *, replace: bool, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """Yield a file to write to; it gets its name when the block ends without an error, and is gone otherwise.
+
+    Args:
+        path: the name.
+        replace: replace a regular file of that name; otherwise the name must be new.
+        mode: permissions, less those that the umask removes.
+
+    Raises:
+        FileExistsError: the name is taken.
+        OSError: something other than a regular file has it.
+    """
+    if replace:
+        check_replaceable(path)
+    with _opened(os.fspath(path), mode, os.replace if replace else os.link) as file:
+        yield file
+
+
 def _write(
     path: str, data: bytes, mode: int, give_name: Callable[[str, str], None], *, ignore_umask: bool = False
 ) -> None:
+    with _opened(path, mode, give_name) as file:
+        if ignore_umask:
+            os.fchmod(file.fileno(), mode)
+        file.write(data)
+
+
+@contextmanager
+def _opened(path: str, mode: int, give_name: Callable[[str, str], None]) -> Iterator[BinaryIO]:
     folder = _folder_of(path)
     temp_path = os.path.join(folder, f".{os.urandom(8).hex()}.part")
     handle = os.open(temp_path, _NEW_FILE, mode)
     try:
         with open(handle, "wb") as file:
-            if ignore_umask:
-                os.fchmod(handle, mode)
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(handle)
         give_name(temp_path, path)

@@ -48,6 +48,7 @@ OWNERS = {
     "click": {"cli/"},
     "sqlalchemy": {"casbin_compat/"},
     "picklescan": {"scan/picklescan.py"},
+    "pyarrow": {"cli/verbs/audit_/parquet.py"},
 }
 """The only modules that import a dependency."""
 

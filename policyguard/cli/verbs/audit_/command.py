@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -33,7 +34,10 @@ from policyguard.cli.output import echo, say, say_json
 from policyguard.cli.settings import needed, settings
 from policyguard.cli.verbs.audit_.continuity import accept_reset_command, head_location, rotate_command
 from policyguard.cli.verbs.audit_.entries import EntryText, entry_or_problem
+from policyguard.cli.verbs.audit_.export import export_command
+from policyguard.cli.verbs.audit_.filters import Filter, filter_options, matching, take_filter
 from policyguard.cli.verbs.audit_.reviews import log_keys, open_reviews, review
+from policyguard.cli.verbs.audit_.runs import lines_about, ran
 from policyguard.errors import AuditError
 from policyguard.exit_codes import FINDINGS, OK
 from policyguard.text import counted
@@ -45,13 +49,14 @@ ENTRY = click.IntRange(0, 2**63 - 1)
 
 @click.group("audit")
 def command() -> None:
-    """Verify, show, prove or follow the decision log."""
+    """Verify, show, export, prove or follow the decision log."""
 
 
 command.add_command(open_reviews)
 command.add_command(review)
 command.add_command(rotate_command)
 command.add_command(accept_reset_command)
+command.add_command(export_command)
 
 
 @command.command("verify")
@@ -92,21 +97,48 @@ def verify(checkpoints: tuple[Path, ...], previous: tuple[Path, ...], as_json: b
 
 @command.command("show")
 @log_option
-@click.argument("entry", type=ENTRY)
+@click.argument("entry", type=ENTRY, required=False)
+@filter_options
 @json_option
-def show(entry: int, as_json: bool, log: Path | None) -> int:
-    """Show the decision, the approval or the link at index ENTRY; exits with 1 if it cannot be read."""
+def show(entry: int | None, as_json: bool, log: Path | None, **chosen: Any) -> int:
+    """Show the entry at index ENTRY, or those that the options choose: who ran what, when, from which commit.
+
+    Shows what ran with the values that the log has. Exits with 1 if an entry cannot be read; the others are shown.
+    """
+    wanted = take_filter(chosen)
+    if (entry is None) == wanted.is_empty:
+        raise click.UsageError("give either ENTRY or options such as `--subject user:alice --since 2027-01-05`")
+    unreadable = matched = 0
     with SqliteStore.open(needed(settings(log=log), "log"), read_only=True) as store:
-        result = entry_or_problem(row_at(store, entry).leaf, entry)
-    if isinstance(result, AuditError):
-        say(f"policyguard: {result}", err=True, fg="red")
-        return FINDINGS
+        for number, result in _chosen(store, entry, wanted):
+            if isinstance(result, AuditError):
+                unreadable += 1
+                say(f"policyguard: {'' if entry is not None else 'skipped: '}{result}", err=True, fg="red")
+                continue
+            matched += 1
+            _show(number, result, as_json=as_json, is_one=entry is not None)
+    if not matched and not unreadable:
+        say("no entry matches", err=True)
+    return FINDINGS if unreadable else OK
+
+
+def _chosen(store: SqliteStore, entry: int | None, wanted: Filter) -> Iterator[tuple[int, EntryText | AuditError]]:
+    if entry is None:
+        return matching(store, 0, wanted)
+    return iter([(entry, entry_or_problem(row_at(store, entry).leaf, entry))])
+
+
+def _show(number: int, entry: EntryText, *, as_json: bool, is_one: bool) -> None:
     if as_json:
-        say_json({"entry": entry, "statement": result.statement})
-        return OK
-    say(result.line)
-    say(json.dumps(result.statement.get("predicate", result.statement), indent=2, ensure_ascii=False))
-    return OK
+        record = {"ran": ran(entry.statement["predicate"])} if entry.kind == "decision" else {}
+        say_json({"entry": number, **record, "statement": entry.statement})
+        return
+    say(entry.line)
+    if entry.kind == "decision":
+        for line in lines_about(entry.statement["predicate"]):
+            say(line)
+    if is_one:
+        say(json.dumps(entry.statement.get("predicate", entry.statement), indent=2, ensure_ascii=False))
 
 
 @command.command("prove")
@@ -135,19 +167,25 @@ def prove(entry: int | None, since: int | None, log: Path | None) -> None:
 @log_option
 @click.option("-n", "count", type=ENTRY, default=10, show_default=True, help="How many of the newest entries.")
 @click.option("-f", "--follow", is_flag=True, help="Go on as entries arrive.")
+@filter_options
 @json_option
-def tail(count: int, follow: bool, as_json: bool, log: Path | None) -> int:
+def tail(count: int, follow: bool, as_json: bool, log: Path | None, **chosen: Any) -> int:
     """Show the newest decisions and approvals, one line each.
 
     An entry that cannot be read is reported and skipped; the exit code is 1 then.
     """
-    unreadable = False
+    unreadable, wanted = False, take_filter(chosen)
     with SqliteStore.open(needed(settings(log=log), "log"), read_only=True) as store:
         last = store.last()
-        start = max(0, (last.entry + 1 if last is not None else 0) - max(0, count))
+        end = last.entry + 1 if last is not None else 0
+        start = max(0, end - max(0, count))
+        newest = matching(store, start, wanted)
+        if not wanted.is_empty:
+            # Which entries are the newest that match is known at the end; only those are kept in memory.
+            newest = iter(deque(matching(store, 0, wanted), maxlen=count))
         while True:
-            for entry, result in _entries(store, start):
-                start = entry + 1
+            for entry, result in newest:
+                end = max(end, entry + 1)
                 if isinstance(result, AuditError):
                     unreadable = True
                     say(f"policyguard: skipped: {result}", err=True, fg="red")
@@ -159,13 +197,7 @@ def tail(count: int, follow: bool, as_json: bool, log: Path | None) -> int:
                 return FINDINGS if unreadable else OK
             sys.stdout.flush()
             time.sleep(POLL_S)
-
-
-def _entries(store: SqliteStore, start: int) -> Iterator[tuple[int, EntryText | AuditError]]:
-    last = store.last()
-    if last is not None and start <= last.entry:
-        for row in store.read(start, last.entry + 1):
-            yield row.entry, entry_or_problem(row.leaf, row.entry)
+            newest = matching(store, end, wanted)
 
 
 def _broken(problem: AuditError, as_json: bool) -> int:

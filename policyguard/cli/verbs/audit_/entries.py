@@ -27,11 +27,17 @@ from policyguard.values import format_instant
 
 @dataclass(frozen=True, slots=True)
 class EntryText:
-    """A log entry: `line` for people, `data` for `tail --json`, and the `statement` that `show` prints."""
+    """A log entry: `line` for people, `data` for `tail --json`, and the `statement` that `show` prints.
+
+    `kind` is one word, `at` the time in RFC 3339, `subject` the account that asked or approved, if there is one.
+    """
 
     line: str
     data: dict[str, Any]
     statement: dict[str, Any]
+    kind: str
+    at: str
+    subject: str | None = None
 
 
 def parse_entry(leaf: bytes, entry: int) -> EntryText:
@@ -71,7 +77,7 @@ def _link(leaf: bytes, entry: int) -> EntryText:
     size = counted(old.size, "entry")
     line = f"{entry:>6}  {link.at:<30}  {link.event.upper():<5}  {size} of {old.origin}  {link.reason}"
     statement = msgspec.to_builtins(link)
-    return EntryText(line, {"entry": entry, **statement}, statement)
+    return EntryText(line, {"entry": entry, **statement}, statement, "link", link.at)
 
 
 def _decision(envelope: Envelope, predicate: Predicate, entry: int) -> EntryText:
@@ -89,16 +95,16 @@ def _decision(envelope: Envelope, predicate: Predicate, entry: int) -> EntryText
         "reason_codes": predicate.reason_codes,
         "decision_id": predicate.decision_id,
     }
-    return EntryText(line, data, json.loads(envelope.payload))
+    statement = json.loads(envelope.payload)
+    return EntryText(line, data, statement, "decision", predicate.issued_at, predicate.requester)
 
 
 def _handover(leaf: bytes, entry: int) -> EntryText:
     handover = read_handover(leaf)
     at = format_instant(handover.at)
     data = {"entry": entry, "handover": {"from": handover.old.text, "to": handover.new.text}, "at": at}
-    return EntryText(
-        f"{entry:>6}  {at:<30}  KEY    handed over to {handover.new.text}", data, json.loads(parse(leaf).payload)
-    )
+    line = f"{entry:>6}  {at:<30}  KEY    handed over to {handover.new.text}"
+    return EntryText(line, data, json.loads(parse(leaf).payload), "handover", at)
 
 
 def _approval(leaf: bytes, entry: int) -> EntryText:
@@ -107,7 +113,9 @@ def _approval(leaf: bytes, entry: int) -> EntryText:
         statement = parse_approval(payload)
     except (ApprovalRejected, VerificationError, SshSignatureError) as problem:
         raise AuditError(f"entry {entry}: approval: {problem}", entry=entry) from problem
-    return EntryText(_approval_line(statement, entry), _approval_data(statement, signer, entry), json.loads(payload))
+    data = _approval_data(statement, signer, entry)
+    approver, at = statement.predicate.approver, statement.predicate.approved_at
+    return EntryText(_approval_line(statement, entry), data, json.loads(payload), "approval", at, approver)
 
 
 def _reservation(leaf: bytes, entry: int) -> EntryText:
@@ -115,14 +123,15 @@ def _reservation(leaf: bytes, entry: int) -> EntryText:
     promised = f"  {event.scope}  {event.amount}  until {event.expires}" if event.event == "reserve" else ""
     line = f"{entry:>6}  {event.at:<30}  {event.event.upper()}  {event.decision_id}{promised}"
     data = json.loads(parse(leaf).payload)
-    return EntryText(line, {"entry": entry, "reservation": event.event, **data}, data)
+    return EntryText(line, {"entry": entry, "reservation": event.event, **data}, data, "reservation", event.at)
 
 
 def _revocations(leaf: bytes, entry: int) -> EntryText:
     seen = list_seen(leaf, entry)
     line = f"{entry:>6}  {seen.at:<30}  LIST   revocation list with sequence {seen.sequence}"
     statement = msgspec.to_builtins(seen)
-    return EntryText(line, {"entry": entry, "revocations": seen.sequence, **statement}, statement)
+    data = {"entry": entry, "revocations": seen.sequence, **statement}
+    return EntryText(line, data, statement, "revocations", seen.at)
 
 
 def _signed(leaf: bytes, entry: int) -> tuple[bytes, str]:
