@@ -40,13 +40,6 @@ NOT_BEFORE: Mapping[int, str] = {
 }
 """What is not enforced by a kernel with an older ABI than the key."""
 
-NEVER_ENFORCED = (
-    "running a file by the dynamic linker (`ld.so FILE`), from memory (memfd), or as data that an interpreter reads",
-    "TCP, UDP and sockets with a path, and so services outside that start programs when asked",
-    "changing owner, mode and times of files that may not be written",
-)
-"""What no ABI stops today; the watch reports the first."""
-
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """The paths that a confined job may use.
@@ -57,10 +50,6 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 
     abi: int
     paths: Mapping[str, str]
-
-    def unenforced(self) -> tuple[str, ...]:
-        """List what this kernel cannot enforce of the profile, for people."""
-        return (*missing_before(self.abi), *NEVER_ENFORCED)
 
     def record(self, roots: Mapping[str, str]) -> FrozenMap:
         """Write the profile as it is recorded in a decision, without the system's own paths.
