@@ -24,6 +24,7 @@ from policyguard.evidence.job import JobCollector
 from policyguard.evidence.repository import RepositoryCollector
 from policyguard.guard import Guard
 from policyguard.hooks.launcher.launch import WatchOptions, launch
+from policyguard.hooks.launcher.start_check import DELAYS_S
 from policyguard.hooks.watch.diff import difference
 from policyguard.hooks.watch.watch import MAX_UNMEASURED, Watch, drifted
 from policyguard.model.decision import Decision
@@ -96,6 +97,8 @@ class Run:
     def __enter__(self) -> Run:
         self.thread.start()
         assert eventually(lambda: self.lab.ran.exists() and self.lab.ran.read_text() != "")
+        # Until then, an edit of the program is one of what was started.
+        time.sleep(sum(DELAYS_S) + PERIOD_S)
         return self
 
     def __exit__(self, *_: object) -> None:

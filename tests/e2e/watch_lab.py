@@ -13,6 +13,7 @@ from policyguard.audit.receipt import SignedDecision
 from policyguard.errors import PolicyGuardError
 from policyguard.guard import Guard
 from policyguard.hooks.launcher.launch import WatchOptions, launch
+from policyguard.hooks.launcher.start_check import DELAYS_S
 from policyguard.hooks.watch.policies import Accepts
 from tests.attacks.git_lab import git
 from tests.e2e.launcher_lab import Lab, make_lab, request
@@ -96,7 +97,8 @@ class Obeying:
     def __enter__(self) -> Obeying:
         self.thread.start()
         assert eventually(lambda: self.lab.ran.exists() and self.lab.ran.read_text() != "")
-        time.sleep(2 * PERIOD_S)
+        # Until then, an edit of the program is one of what was started.
+        time.sleep(sum(DELAYS_S) + PERIOD_S)
         return self
 
     def do(self, text: str) -> None:

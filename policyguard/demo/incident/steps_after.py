@@ -12,6 +12,7 @@ from policyguard.demo.incident.lab import Lab, eventually
 from policyguard.demo.incident.running import WATCH_S, Running, entry_of, words_of
 from policyguard.demo.incident.story import Story
 from policyguard.demo.incident.weights import write_weights
+from policyguard.hooks.launcher.start_check import DELAYS_S
 from policyguard.policy_store.load import load_snapshot
 from policyguard.scan.files import scan_paths
 from policyguard.scan.manifest import (
@@ -85,6 +86,8 @@ def reverted(lab: Lab, story: Story) -> None:
     script.write_bytes(clean)
     story.tried("ivan edits it while the job runs, and puts it back before anybody checks")
     with Running(lab, "bob", "bob-watched", 8).started() as job:
+        # Earlier, it would be an edit of what was started.
+        time.sleep(sum(DELAYS_S) + WATCH_S)
         script.write_bytes(clean + b"\nprint('slow')\n")
         eventually(lambda: len(job.alerts) == 1)
         script.write_bytes(clean)
