@@ -91,7 +91,7 @@ CASES: list[tuple[str, int, str, str, str | None]] = [
         "subject.levle > 1",
         8,
         "PG103",
-        "unknown attribute `subject.levle`, expected one of `id`, `level`, `owner`, `type`",
+        "unknown attribute `subject.levle`, expected one of `id`, `level`, `name`, `owner`, `type`",
         "did you mean `level`?",
     ),
     (
