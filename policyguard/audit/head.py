@@ -31,13 +31,14 @@ import os
 import stat
 import threading
 import time
+from collections.abc import Mapping
 from typing import Self
 
 import msgspec
 
 from policyguard.audit.checkpoint import Checkpoint, read_checkpoint
 from policyguard.errors import AuditError, VerificationError
-from policyguard.fs.private_files import PRIVATE_FLAGS, Locked, check_mode, identity_of, open_lock
+from policyguard.fs.private_files import PRIVATE_FLAGS, FolderState, Locked, check_mode, identity_of, open_lock
 from policyguard.fs.safe_open import open_plain, reason_of
 
 SLOT_BYTES = 16_384
@@ -60,8 +61,8 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     log: str = ""
     """The path of the log when the head was written, for messages."""
     note: str | None = None
-    policies: dict[str, PolicyHead] = {}
-    revocations: dict[str, int] = {}
+    policies: Mapping[str, PolicyHead] = {}
+    revocations: Mapping[str, int] = {}
     """The highest sequence of a revocation list, by the id of each key that trust pinned for it."""
 
     def checkpoint(self) -> Checkpoint | None:
@@ -96,8 +97,9 @@ def head_path(location: HeadLocation, origin: str) -> str:
 class HeadFile:
     """An open head file. Not thread-safe; `Log` serializes the calls."""
 
-    def __init__(self, path: str, handle: int, lock: int) -> None:
+    def __init__(self, path: str, handle: int, lock: int, help: str = _RESET) -> None:
         self.path = path
+        self._help = help
         self._handle = handle
         self._lock = lock
         # The bytes of each slot that `_head` was parsed from; None for a slot that is empty or cut short.
@@ -108,10 +110,17 @@ class HeadFile:
         self._synced = time.monotonic()
         self._timer: threading.Timer | None = None
         self._identity = identity_of(os.fstat(handle))
+        self._folder = FolderState(os.path.dirname(path))
+        self._path_checked = 0.0
 
     @classmethod
-    def open(cls, location: HeadLocation, origin: str) -> Self:
+    def open(cls, location: HeadLocation, origin: str, *, help: str = _RESET) -> Self:
         """Open the head file of a log, creating it with mode 0600 if it does not exist.
+
+        Args:
+            location: where it is.
+            origin: the log's name.
+            help: what to do about a file that was changed.
 
         Raises:
             AuditError: the state folder or the file cannot be used, or others may read or change the file.
@@ -123,7 +132,7 @@ class HeadFile:
                 os.mkdir(location.state_dir, 0o700)
             handle = os.open(path, PRIVATE_FLAGS, 0o600)
             _check_private(path, os.fstat(handle))
-            lock = open_lock(path.removesuffix(".head") + ".lock")
+            return cls(path, handle, open_lock(path.removesuffix(".head") + ".lock"), help)
         except AuditError:
             os.close(handle)
             raise
@@ -134,7 +143,6 @@ class HeadFile:
                 f"head file `{path}` cannot be opened: {reason_of(problem)}",
                 help="let the guard's account write the state folder, or name another one with `stateDir:`",
             ) from None
-        return cls(path, handle, lock)
 
     def read(self) -> tuple[Head | None, int]:
         """Return the newest head and the number of entries it covers; None and 0 for a new file.
@@ -142,23 +150,43 @@ class HeadFile:
         Raises:
             AuditError: the file was replaced or removed since it was opened, or neither slot can be read.
         """
-        try:
-            # INVARIANT I13: a head file that was put in the place of ours decides nothing.
-            if identity_of(os.stat(self.path, follow_symlinks=False)) != self._identity:
-                raise AuditError(
-                    f"head file `{self.path}` was replaced, expected the file that this guard opened", help=_RESET
-                )
-            self._read_slots()
-        except OSError as problem:
-            raise AuditError(f"head file `{self.path}` is gone: {reason_of(problem)}", help=_RESET) from None
+        self.check_path()
+        self._read_slots()
         return self._head, self._size
 
+    def check_path(self) -> None:
+        """Raise unless the path still leads to the open file.
+
+        A folder above it that was renamed shows after a second.
+
+        Raises:
+            AuditError: the file was replaced or removed since it was opened.
+        """
+        if self._folder.is_unchanged() and time.monotonic() < self._path_checked + SYNC_EVERY_S:
+            return
+        begun = self._folder.begin()
+        try:
+            identity = identity_of(os.stat(self.path, follow_symlinks=False))
+        except OSError as problem:
+            raise AuditError(f"head file `{self.path}` is gone: {reason_of(problem)}", help=self._help) from None
+        # INVARIANT I13: a head file that was put in the place of ours decides nothing.
+        if identity != self._identity:
+            raise AuditError(
+                f"head file `{self.path}` was replaced, expected the file that this guard opened", help=self._help
+            )
+        self._folder.mark(begun)
+        self._path_checked = time.monotonic()
+
     def _read_slots(self) -> None:
-        data = os.pread(self._handle, 2 * SLOT_BYTES, 0)
         first, second = self._known
         # What follows a whole slot says nothing: slots that begin as they did are the same.
-        if first is None or second is None or not (data.startswith(first) and data.startswith(second, SLOT_BYTES)):
-            self._parse(data)
+        if (
+            first is None
+            or second is None
+            or os.pread(self._handle, len(first), 0) != first
+            or os.pread(self._handle, len(second), SLOT_BYTES) != second
+        ):
+            self._parse(os.pread(self._handle, 2 * SLOT_BYTES, 0))
 
     def _parse(self, data: bytes) -> None:
         parts = (data[:SLOT_BYTES], data[SLOT_BYTES:])
@@ -170,12 +198,15 @@ class HeadFile:
         if chosen is None and any(part[:1].strip(b"\0") for part in parts):
             raise AuditError(
                 f"head file `{self.path}` is damaged, expected a head in one of its two slots",
-                help=_RESET,
+                help=self._help,
             )
         before = (self._head.generation, self._size) if self._head is not None else (-1, -1)
         if max(order) < before:
             raise AuditError(f"head file `{self.path}` went back, expected generation and size of at least {before}")
-        self._known = [part if slot is not None else None for part, slot in zip(parts, slots, strict=True)]
+        self._known = [
+            b"".join(part.partition(b"\n")[:2]) if slot is not None else None
+            for part, slot in zip(parts, slots, strict=True)
+        ]
         self._slot = newest
         self._head, self._size = chosen if chosen is not None else (None, 0)
 
@@ -295,6 +326,7 @@ class HeadFile:
         finally:
             os.close(self._handle)
             os.close(self._lock)
+            self._folder.close()
             self._handle = -1
 
 

@@ -68,6 +68,8 @@ class Log:
         self.verifier = NoteKey(origin, key.public)
         """The key, with the log's name, that readers pin: `log.verifier.text` goes into trust files."""
         self._tail = Tail(None, 0, ())
+        self._own: Tail | None = None
+        """The tail for which this process wrote the head last."""
         self._successor: NoteKey | None = None
         self._queue = WaitingLeaves()
         self._commit_lock = threading.Lock()
@@ -305,7 +307,11 @@ class Log:
     def _check_head(self, tail: Tail) -> None:
         """Check that the log contains the state that the head file names. Step 4."""
         if self._file is not None:
-            self._compare(self._file, *self._file.head.read(), tail)
+            if tail is self._own:
+                # Nobody has appended since this process wrote the head.
+                self._file.head.check_path()
+            else:
+                self._compare(self._file, *self._file.head.read(), tail)
 
     def _compare(self, file: _File, head: Head | None, size: int, tail: Tail) -> None:
         if head is None or head is self._checked:
@@ -361,11 +367,12 @@ class Log:
             generation=self._checked.generation if self._checked is not None else 0,
             log=file.store.real_path,
             note=None if note is None else note.decode(),
-            policies=dict(self._seen.policies),
-            revocations=dict(self._seen.revocations),
+            policies=self._seen.policies,
+            revocations=self._seen.revocations,
         )
         newest = file.head.write(head, self._tail.size)
         self._checked = head
+        self._own = self._tail if newest is head else None
         return newest
 
     def _sign(self, size: int, root: bytes) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import time
 
 from policyguard.errors import AuditError
 
@@ -60,6 +61,40 @@ def open_lock(path: str) -> int:
     The caller closes it. Raises `OSError`.
     """
     return os.open(path, PRIVATE_FLAGS, 0o600)
+
+
+class FolderState:
+    """An open folder, which says by one `fstat` that no name in it was added, removed, renamed or replaced.
+
+    It says nothing about the folders above it, nor about the contents of files.
+    """
+
+    __slots__ = ("_handle", "_mark")
+
+    _SETTLED_NS = 2_000_000_000
+    """The clock of a file system ticks in milliseconds; two changes within one tick have the same time."""
+
+    def __init__(self, folder: str) -> None:
+        self._handle = os.open(folder, getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._mark: tuple[int, int] | None = None
+
+    def is_unchanged(self) -> bool:
+        """Return True if the folder is as it was at the last `mark`."""
+        status = os.fstat(self._handle)
+        return (status.st_mtime_ns, status.st_ctime_ns) == self._mark
+
+    def begin(self) -> tuple[int, int]:
+        """Begin a check of the names in the folder; pass the result to `mark` after it."""
+        status = os.fstat(self._handle)
+        return status.st_mtime_ns, status.st_ctime_ns
+
+    def mark(self, begun: tuple[int, int]) -> None:
+        """Remember that the names were checked; a folder that changed just now is checked again."""
+        self._mark = begun if time.time_ns() - max(begun) > self._SETTLED_NS else None
+
+    def close(self) -> None:
+        """Close the folder."""
+        os.close(self._handle)
 
 
 class Locked:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -311,6 +312,54 @@ def test_what_a_killed_guard_acknowledged_is_missed(lab: Lab) -> None:
     put_back_an_older_copy(lab)
     with pytest.raises(AuditError, match="has 1 entries, expected at least 8"):
         lab.decide()
+
+
+CUT = """
+import os, sys
+from pathlib import Path
+from policyguard.guard import Guard
+from policyguard.errors import AuditError
+from tests.attacks.test_log_continuity import ask
+folder, log, state, suffix, when = sys.argv[1:]
+guard = Guard.open(folder + "/policies", key=folder + "/guard.key", log=log, state_dir=state or None)
+for _ in range(8):
+    print(ask(guard), flush=True)
+cut = lambda *_: os.truncate(log + suffix, 0)
+if when == "within":
+    # After the check and before SQLite's next look at its memory: the worst moment.
+    guard._log.store._location.check = cut
+else:
+    cut()
+try:
+    print(ask(guard), flush=True)
+except AuditError as problem:
+    print(problem.message, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("suffix", ["-shm", "-wal"])
+@pytest.mark.parametrize("when", ["before", "within"])
+def test_files_that_are_cut_under_a_guard_lose_nothing_that_it_acknowledged(lab: Lab, suffix: str, when: str) -> None:
+    """A `-shm` that is cut between check and use ends the guard (SIGBUS), because SQLite maps it: it allows nothing."""
+    words = [str(lab.folder), str(lab.log), str(lab.state or ""), suffix, when]
+    ended = subprocess.run(
+        [sys.executable, "-c", CUT, *words], check=False, timeout=60, cwd=Path(__file__).parents[2], capture_output=True
+    )
+    acknowledged = [int(line) for line in ended.stdout.split()]
+    assert acknowledged[:8] == list(range(8))
+    if when == "before":
+        assert f"{suffix}` was cut from" in ended.stderr.decode()
+        assert len(acknowledged) == 8
+    # Closing the file may still end the process; it has said by then what is wrong.
+    assert ended.returncode in (0, -signal.SIGBUS if suffix == "-shm" else 0), ended.stderr
+    if suffix == "-shm":
+        # The entries are in the WAL; the memory is made anew from it.
+        assert entries(lab.log) == len(acknowledged)
+        assert lab.decide() == [len(acknowledged)]
+    else:
+        # What was cut away with the WAL is gone, and the head file says so.
+        with pytest.raises(AuditError, match=r"expected at least|another kind of SQLite|is malformed"):
+            lab.decide()
 
 
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm", None])

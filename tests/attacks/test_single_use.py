@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -204,6 +205,82 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 assert log.append(b"parent again").index == 1
 """
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def older_copy(path: Path) -> None:
+    """Put the store back as it was before its last use, as a restored backup does."""
+    path.write_bytes(path.with_name("backup").read_bytes())
+
+
+@pytest.mark.parametrize("state", [None, "state"])
+@pytest.mark.parametrize(
+    ("change", "refusal"),
+    [
+        (older_copy, "has recorded 1 uses, expected at least 2, as head file"),
+        (Path.unlink, "is gone, expected the 2 uses that head file"),
+        (lambda path: path.write_bytes(b""), "has recorded 0 uses, expected at least 2"),
+    ],
+    ids=["an older copy", "removed", "emptied"],
+)
+def test_an_older_store_forgets_no_decision(
+    tmp_path: Path, change: Callable[[Path], None], refusal: str, state: str | None
+) -> None:
+    """A decision that started a job would start another one; a store that goes on is the twin."""
+    path, state_dir = tmp_path / "used.db", None if state is None else tmp_path / state
+    with UsedDecisions.open(path, state_dir=state_dir) as used:
+        assert used.use("first", FAR)
+    path.with_name("backup").write_bytes(path.read_bytes())
+    with UsedDecisions.open(path, state_dir=state_dir) as used:
+        assert used.use("second", FAR)
+    newest = path.read_bytes()
+    change(path)
+    for name in ("second", "third"):
+        with pytest.raises(AuditError, match=refusal), UsedDecisions.open(path, state_dir=state_dir) as used:
+            used.use(name, FAR)
+    path.write_bytes(newest)
+    path.chmod(0o600)
+    with UsedDecisions.open(path, state_dir=state_dir) as used:
+        assert not used.use("second", FAR)
+        assert used.use("third", FAR)
+
+
+def test_a_store_without_its_head_file_is_a_copy(tmp_path: Path) -> None:
+    """Without it nobody can say whether the store is the newest. A store of 0.1.0, which counted nothing, gets one."""
+    path = tmp_path / "used.db"
+    with UsedDecisions.open(path) as used:
+        assert used.use("first", FAR)
+    head = next(tmp_path.glob("*.head"))
+    away = head.rename(tmp_path / "away")
+    with UsedDecisions.open(path) as used, pytest.raises(AuditError, match="has recorded 1 uses and no head file"):
+        used.use("second", FAR)
+    head.unlink(missing_ok=True)
+    away.rename(head)
+    with UsedDecisions.open(path) as used:
+        assert used.use("second", FAR)
+    former = tmp_path / "former.db"
+    with sqlite3.connect(former) as connection:
+        connection.execute("CREATE TABLE used (decision_id TEXT PRIMARY KEY, expires INTEGER NOT NULL) WITHOUT ROWID")
+        connection.execute("PRAGMA application_id=0x70677573")
+        connection.execute("INSERT INTO used VALUES ('first', ?)", (FAR,))
+    connection.close()
+    former.chmod(0o600)
+    with UsedDecisions.open(former) as used:
+        assert not used.use("first", FAR)
+        assert used.use("second", FAR)
+
+
+def test_an_older_store_forgets_no_revocation_list(tmp_path: Path) -> None:
+    """The highest sequence of a list is in the store as well; a list used again counts nothing."""
+    path = tmp_path / "used.db"
+    with UsedDecisions.open(path) as used:
+        assert used.remember_list(["key"], 1) == 1
+        assert used.remember_list(["key"], 1) == 1
+    path.with_name("backup").write_bytes(path.read_bytes())
+    with UsedDecisions.open(path) as used:
+        assert used.remember_list(["key"], 2) == 2
+    older_copy(path)
+    with UsedDecisions.open(path) as used, pytest.raises(AuditError, match="has recorded 1 uses, expected at least 2"):
+        used.remember_list(["key"], 1)
 
 
 @pytest.mark.parametrize("mode", [0o666, 0o660, 0o604])

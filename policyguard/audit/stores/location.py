@@ -1,7 +1,8 @@
-"""Checks that the path of an open log still leads to the file that was opened. Calls only `stat`.
+"""Checks that the path of an open log still leads to the file that was opened.
 
 Opening and closing the database file here would release SQLite's locks in this process: a POSIX lock is released when
-any descriptor of its file is closed.
+any descriptor of its file is closed. Descriptors with `O_PATH` have no locks. They make the checks cheap: walking a
+path costs several times an `fstat`, so names are resolved again only where their folder has changed.
 """
 
 from __future__ import annotations
@@ -10,10 +11,14 @@ import os
 
 from policyguard.errors import AuditError, ConfigurationError
 from policyguard.fs.mounts import shared_file_system
-from policyguard.fs.private_files import DATABASE_FILES, check_mode
+from policyguard.fs.private_files import DATABASE_FILES, FolderState, check_mode
 from policyguard.fs.safe_open import reason_of
 
 _HELP = "put the log back, or start the guard again: it compares the log with its head file"
+
+
+_PATH_ONLY = getattr(os, "O_PATH", None)
+"""Descriptors that only `fstat` uses; closing one drops no lock of SQLite. Not on macOS."""
 
 
 class LogLocation:
@@ -26,33 +31,74 @@ class LogLocation:
         self._paths = [os.path.abspath(path), *(real + suffix for suffix in DATABASE_FILES[1:])]
         # What was put in place while the database was opened differs from `before` now, or at the first check.
         self._seen = [before, *(os.stat(name) for name in self._paths[1:])]
-        self.check()
+        self._sizes = [status.st_size for status in self._seen]
+        self._folder = FolderState(os.path.dirname(real))
+        self._handles: list[int] = []
+        try:
+            if _PATH_ONLY is not None:
+                for name in self._paths[1:]:
+                    self._handles.append(os.open(name, _PATH_ONLY | os.O_CLOEXEC))
+            self._check_paths("nothing was added")
+        except BaseException:
+            self.close()
+            raise
 
-    def check(self, outcome: str = "nothing was added") -> None:
-        """Raise unless every path still leads to the opened file and no file has shrunk.
+    def check(self) -> None:
+        """Raise unless the files are those that were opened and none has shrunk; call it before SQLite reads.
+
+        Reading past the end of a `-shm` file that was cut would end the process (SIGBUS), because SQLite maps it. A
+        folder above the log that was renamed shows only in `check_written`.
 
         Raises:
-            AuditError: one does not; `outcome` says what that means for the caller.
+            AuditError: one is not.
         """
-        for number, path in enumerate(self._paths):
-            seen = self._seen[number]
-            try:
-                now = os.stat(path)
-            except OSError as problem:
-                raise AuditError(f"log file `{path}` is gone: {reason_of(problem)}; {outcome}", help=_HELP) from None
-            # INVARIANT I13: nothing is added to a file that the path of the log does not lead to.
-            # Not by `identity_of`: this runs six times for each entry.
-            if now.st_ino != seen.st_ino or now.st_dev != seen.st_dev:
-                raise AuditError(
-                    f"log file `{path}` was replaced, expected the file that this guard opened; {outcome}",
-                    help=_HELP,
-                )
-            if now.st_size < seen.st_size:
-                raise AuditError(
-                    f"log file `{path}` was cut from {seen.st_size} to {now.st_size} bytes; {outcome}",
-                    help=_HELP,
-                )
-            self._seen[number] = now
+        if self._handles and self._folder.is_unchanged():
+            wal, shared = os.fstat(self._handles[0]).st_size, os.fstat(self._handles[1]).st_size
+            if wal >= self._sizes[1] and shared >= self._sizes[2]:
+                self._sizes[1:] = wal, shared
+                return
+        self._check_paths("nothing was added")
+
+    def check_written(self) -> None:
+        """Raise unless the path still leads to the file that was written; call it before a receipt is released.
+
+        Raises:
+            AuditError: it does not.
+        """
+        if self._handles and self._folder.is_unchanged():
+            self._check_path(0, "nothing was released")
+        else:
+            self._check_paths("nothing was released")
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        self._folder.close()
+        for handle in self._handles:
+            os.close(handle)
+
+    def _check_paths(self, outcome: str) -> None:
+        begun = self._folder.begin()
+        for number in range(len(self._paths)):
+            self._check_path(number, outcome)
+        self._folder.mark(begun)
+
+    def _check_path(self, number: int, outcome: str) -> None:
+        path, seen = self._paths[number], self._seen[number]
+        try:
+            now = os.stat(path)
+        except OSError as problem:
+            raise AuditError(f"log file `{path}` is gone: {reason_of(problem)}; {outcome}", help=_HELP) from None
+        # INVARIANT I13: nothing is added to a file that the path of the log does not lead to.
+        # Not by `identity_of`: this runs for each entry.
+        if now.st_ino != seen.st_ino or now.st_dev != seen.st_dev:
+            raise AuditError(
+                f"log file `{path}` was replaced, expected the file that this guard opened; {outcome}", help=_HELP
+            )
+        if now.st_size < self._sizes[number]:
+            raise AuditError(
+                f"log file `{path}` was cut from {self._sizes[number]} to {now.st_size} bytes; {outcome}", help=_HELP
+            )
+        self._sizes[number] = now.st_size
 
 
 def check_writable_location(path: str) -> None:

@@ -13,8 +13,8 @@ Crash story, in the order of the writes:
    checkpoint complete; if the receipt had not yet been released, the log holds one entry that was never acknowledged.
 3. Moving the WAL into the file. SQLite syncs the WAL first, then the file, and only then reuses the WAL. A crash
    between leaves both; the next open replays.
-4. Before each append, under the lock, the path must still lead to the open file (`location.py`), because entries in a
-   deleted file would be in no log.
+4. Before each append the files must be those that were opened, and after it the path must lead to them
+   (`location.py`), because entries in a deleted file would be in no log.
 5. A commit that fails (disk full, I/O error) is rolled back. The checkpoint signed for it was never released; the
    next append signs another tree of that size, which only a reader of dead WAL frames could set beside it.
 
@@ -26,6 +26,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -55,6 +56,9 @@ _SCHEMA = (
 )
 _SCHEMAS = (_SCHEMA, (*_SCHEMA, CLAIMS_SCHEMA))
 """Known schemas; version 0.1.0 wrote logs without claims."""
+_WAITED_S = 0.001
+"""A lock that took longer was held by another process, which may have moved the file."""
+
 _INSERT = "INSERT INTO entries (idx, leaf, hashes, checkpoint) VALUES (?, ?, ?, ?)"
 _LAST = "SELECT idx, x'', hashes, checkpoint FROM entries ORDER BY idx DESC LIMIT 1"
 _READ = "SELECT idx, leaf, hashes, checkpoint FROM entries WHERE idx >= ? AND idx < ? ORDER BY idx"
@@ -155,13 +159,16 @@ class SqliteStore:
         return self._origin
 
     def append(self, grow: Callable[[Row | None], Sequence[Row]]) -> None:
-        execute = self._execute
+        execute, location = self._execute, self._location
         if os.getpid() != self._process:
             raise open_databases.forked(self.path)
         try:
+            if location is not None:
+                location.check()
+            begun = time.monotonic()
             execute("BEGIN IMMEDIATE")
-            if self._location is not None:
-                self._location.check()
+            if location is not None and time.monotonic() > begun + _WAITED_S:
+                location.check()
             last = execute(_LAST).fetchone()
             rows = grow(last and _row(last))
             if len(rows) == 1:
@@ -173,9 +180,9 @@ class SqliteStore:
             if rows and (stored is None or (stored[0], stored[2]) != (rows[-1].entry, rows[-1].hashes)):
                 raise AuditError(f"log `{self.path}`: an entry was not stored as it was written; nothing was released")
             execute("COMMIT")
-            if self._location is not None:
+            if location is not None:
                 # INVARIANT I12: what went into a file that was taken away meanwhile is not acknowledged.
-                self._location.check("nothing was released")
+                location.check_written()
         except sqlite3.Error as problem:
             self._roll_back()
             _refuse(self.path, problem)
@@ -221,6 +228,8 @@ class SqliteStore:
             _refuse(self.path, problem)
 
     def last(self) -> Row | None:
+        if self._location is not None:
+            self._location.check()
         try:
             row = self._execute(_LAST).fetchone()
         except sqlite3.Error as problem:
@@ -244,6 +253,9 @@ class SqliteStore:
         if os.getpid() != self._process:
             return
         self._connection.close()
+        if self._location is not None:
+            self._location.close()
+            self._location = None
         open_databases.let_go(self._held)
         self._held = None
         if self._copy is not None:

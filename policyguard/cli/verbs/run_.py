@@ -102,7 +102,11 @@ def _opened(
     try:
         guard = opened.enter_context(open_guard(config, collectors=configured_collectors(config)))
         trust = own_trust(guard, config) if config.trust is None else read_trust(config.trust)
-        return guard, trust, UsedDecisions.open(replay_store) if replay_store is not None else None
+        return (
+            guard,
+            trust,
+            UsedDecisions.open(replay_store, state_dir=config.state_dir) if replay_store is not None else None,
+        )
     except PolicyGuardError as problem:
         opened.close()
         _log_undecided(config, request, problem, asking)

@@ -78,7 +78,7 @@ def command(
         raise ConfigurationError("--audience is missing, expected this worker's own name")
     data = read_input(signed, MAX_SIGNED_BYTES + 2).removesuffix(b"\n")
     request, bound = _about_to_run(config, request_file, job, argv, subject=subject, **start | _obliged(data))
-    store = UsedDecisions.open(replay_store) if replay_store is not None else None
+    store = UsedDecisions.open(replay_store, state_dir=config.state_dir) if replay_store is not None else None
     verified = verify(
         data,
         trust,
