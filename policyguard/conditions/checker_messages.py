@@ -144,6 +144,9 @@ def _name(text: str, offset: int, match: re.Match[str], names: Names) -> Conditi
     help_text = f"did you mean `{known[root]}.{root}`?" if root in known else _meant(root, VARIABLES)
     if root == "cel" or name in MACROS:
         return None
+    if root == "ip" and text.startswith("ip.in(", start):
+        message = f"`ip.in` does not take this number of arguments, expected {_SIGNATURES['ip.in']}"
+        return ConditionError(start, message, None, "PG110")
     if root == "ip":
         return ConditionError(start, "unknown function of `ip`, expected `ip.in`", None, "PG109")
     return ConditionError(start, f"unknown name `{root}`, expected {_one_of(VARIABLES)}", help_text, "PG103")
@@ -151,8 +154,8 @@ def _name(text: str, offset: int, match: re.Match[str], names: Names) -> Conditi
 
 def _function(text: str, offset: int, name: str) -> ConditionError | None:
     start = _start_of_call(text, offset, name)
-    if text[:start].endswith("ip.") or (name == "i_" and not text.startswith(name, start)):
-        return None
+    if text[:start].endswith("ip.") or (name in ("iN", "i_") and not text.startswith(name, start)):
+        return None  # What is wrong with `ip.in` is said of `ip`.
     if name in MACROS:
         return ConditionError(start, f"`{name}` takes a variable and a condition on it", code="PG110")
     if name in FUNCTION_NAMES:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from policyguard.conditions.ast import filled, folded, shape
 from policyguard.conditions.check import MAX_TEXT, Checker, _add_message, _compiled
+from policyguard.conditions.checker_messages import Names, translate_report
 from policyguard.conditions.lexing import rename_ip_in, tokens
 from policyguard.conditions.literals import literal_errors
 from policyguard.conditions.problems import ConditionError, ConditionErrors
@@ -57,6 +58,7 @@ SCHEMA = Schema(
     },
 )
 CHECKER = Checker(SCHEMA)
+NAMES = Names(SCHEMA, {})
 
 
 def check(text: str) -> Expression:
@@ -183,6 +185,126 @@ CASES: list[tuple[str, int, str, str, str | None]] = [
         "no fact holds one",
     ),
     ("resource.gpus < 9223372036854775808", 16, "PG405", "found an integer beyond 64 bits", None),
+    ("resource.user_labels == 'x'", 21, "PG104", "`==` does not take a map and text", None),
+    ("resource.gpus.all(x, true)", 8, "PG104", "a macro runs over a list or a map, found an integer", None),
+    ("ip.out(context.addr, 'x')", 0, "PG109", "unknown function of `ip`, expected `ip.in`", None),
+    ("resource.tags.bind(a, 1, a)", 14, "PG110", "the macro `bind` is outside the profile", None),
+    ("cel.bind(a, 1, a > 1)", 4, "PG110", "the macro `bind` is outside the profile", None),
+    ("resource.tags.sortBy(x, x)", 14, "PG110", "the macro `sortBy` is outside the profile", None),
+    ("resource.tags.transformList(i, v, v)", 14, "PG110", "the macro `transformList` is outside the profile", None),
+    ("all(resource.tags, true)", 0, "PG110", "`all` takes a variable and a condition on it", None),
+    ("exists(1)", 0, "PG110", "`exists` takes a variable and a condition on it", None),
+    ("resource.flag or true", 14, "PG117", "not a condition: unexpected `or`", "write `||`"),
+    ("not resource.flag", 4, "PG117", "not a condition: unexpected `resource`", None),
+    ("resource.flag & true", 14, "PG117", "not a condition: unexpected `& `", "write `&&`"),
+    ("resource.flag | true", 14, "PG117", "not a condition: unexpected `| `", "write `||`"),
+    ("resource.?flag", 0, "PG116", "optional selection is outside the profile", None),
+    ("resource.flag &&", 16, "PG117", "the condition ends too early", None),
+    ("resource.flag)", 13, "PG117", "not a condition: unexpected `)`", None),
+    ("resource == 'x'", 9, "PG104", "`==` does not take `resource` and text", None),
+    ("subject == resource", 8, "PG104", "`==` does not take `subject` and `resource`", None),
+    ("resource.checkpoints == 'x'", 21, "PG104", "`==` does not take a list of `ckpt` and text", None),
+    ("resource.checkpoints[0] == 'x'", 24, "PG104", "`==` does not take a `ckpt` and text", None),
+    ("-resource.flag", 0, "PG104", "`-` does not take a bool", None),
+    ("resource.tags['x'] == 'y'", 13, "PG104", "`[]` does not take a list of text and text", None),
+    ("resource.flag ? 1 : 'x'", 14, "PG104", "`?:` does not take a bool, an integer, text", None),
+    ("1 in resource.gpus", 2, "PG104", "`in` does not take an integer and an integer", None),
+    (
+        "now < 'x'",
+        4,
+        "PG104",
+        "`<` does not take a timestamp and text",
+        'write a time as `timestamp("2026-03-01T09:00:00Z")`',
+    ),
+    (
+        "now - now == 'x'",
+        10,
+        "PG104",
+        "`==` does not take a duration and text",
+        'write a duration as `duration("1h30m")`',
+    ),
+    ("now - now == 5", 10, "PG104", "`==` does not take a duration and an integer", None),
+    ("1u == 1.0", 3, "PG104", "`==` does not take an unsigned integer and a floating-point number", None),
+    ("null == 1", 5, "PG104", "`==` does not take null and an integer", None),
+    ("b'x' == 'x'", 5, "PG104", "`==` does not take bytes and text", None),
+    ("type(1) == 1", 8, "PG104", "`==` does not take a `type(int)` and an integer", None),
+    ("dyn(1) == 'x'", 3, "PG116", "a value of any type is outside the profile", "give every value one type"),
+    (
+        "levl > 1",
+        0,
+        "PG103",
+        "unknown name `levl`, expected one of `action`, `context`, `now`, `resource`, `subject`",
+        None,
+    ),
+    (
+        "lvel",
+        0,
+        "PG103",
+        "unknown name `lvel`, expected one of `action`, `context`, `now`, `resource`, `subject`",
+        None,
+    ),
+    (
+        "addr == 'x'",
+        0,
+        "PG103",
+        "unknown name `addr`, expected one of `action`, `context`, `now`, `resource`, `subject`",
+        "did you mean `context.addr`?",
+    ),
+    (
+        "xyzzy",
+        0,
+        "PG103",
+        "unknown name `xyzzy`, expected one of `action`, `context`, `now`, `resource`, `subject`",
+        None,
+    ),
+    (
+        "resource.flag && xyzzy.foo",
+        17,
+        "PG103",
+        "unknown name `xyzzy`, expected one of `action`, `context`, `now`, `resource`, `subject`",
+        None,
+    ),
+    ("matches(1, 2)", 0, "PG110", "`matches` does not take an integer and an integer, expected (text, text)", None),
+    (
+        "resource.team.matches(1)",
+        14,
+        "PG110",
+        "`matches` does not take text and an integer, expected (text, text)",
+        None,
+    ),
+    ("timestamp() == now", 0, "PG110", "`timestamp` does not take this number of arguments, expected (text)", None),
+    ("duration(true) == duration('1h')", 0, "PG110", "`duration` does not take a bool, expected (text)", None),
+    ("size(1) == 1", 0, "PG110", "`size` does not take an integer", None),
+    ("size() == 1", 0, "PG110", "`size` does not take this number of arguments", None),
+    ("startsWith('x')", 0, "PG110", "`startsWith` does not take this number of arguments", None),
+    ("resource.team.startsWith(1)", 14, "PG110", "`startsWith` does not take text and an integer", None),
+    ("has(resource)", 4, "PG117", "not a condition: unexpected `r`", None),
+    ("resource.gpus == 99999999999999999999", 17, "PG405", "found an integer beyond 64 bits", None),
+    ("a b", 2, "PG117", "not a condition: unexpected `b`", None),
+    ("resource.team == 'x", 17, "PG117", "not a condition: unexpected `'x`", None),
+    ("$", 0, "PG117", "not a condition: unexpected `$`", None),
+    ("resource.flag && (", 18, "PG117", "the condition ends too early", None),
+    ("resource.flag && [", 18, "PG117", "the condition ends too early", None),
+    ("{", 1, "PG117", "the condition ends too early", None),
+    ("resource.tags.map(x)", 14, "PG110", "`map` takes a variable and a condition on it", None),
+    ("resource.tags.filter(x)", 14, "PG110", "`filter` takes a variable and a condition on it", None),
+    ("resource.tags.exists_one(x)", 14, "PG110", "`exists_one` takes a variable and a condition on it", None),
+    ("map(1)", 0, "PG110", "`map` takes a variable and a condition on it", None),
+    ("ip.in()", 0, "PG110", "`ip.in` does not take this number of arguments, expected (text, text)", None),
+    ("ip.in(1)", 0, "PG110", "`ip.in` does not take this number of arguments, expected (text, text)", None),
+    ("context.addrr == 'x'", 8, "PG103", "unknown attribute `context.addrr`, expected `addr`", "did you mean `addr`?"),
+    (
+        "resource.checkpoints.all(c, c.nope)",
+        30,
+        "PG103",
+        "unknown attribute `nope` of `ckpt`, expected one of `format`, `producer`",
+        None,
+    ),
+    ("resource.user_labels.x.y", 22, "PG117", "not a condition: unexpected `.`", None),
+    ("ip.iN(context.addr, '10.0.0.0/8')", 0, "PG109", "unknown function of `ip`, expected `ip.in`", None),
+    ("resource.gpus == 3 = 4", 19, "PG117", "not a condition: unexpected `= `", "equality is `==`"),
+    ("resource.team == 'é' && 'x' && true", 21, "PG104", "`&&` does not take a bool and text", None),
+    ("resource.kind == 'train' && resource.flag == 'x'", 42, "PG104", "`==` does not take a bool and text", None),
 ]
 
 
@@ -205,6 +327,77 @@ def test_all_mistakes_of_one_condition_are_reported_in_order() -> None:
     found = errors("resource.gpu > 1 && resource.tem == 'x' && globb(resource.team, 'a')")
     assert [(error.offset, error.code) for error in found] == [(9, "PG103"), (29, "PG103"), (43, "PG109")]
     assert found[2].help == "did you mean `glob`?"
+
+
+@pytest.mark.parametrize(
+    ("text", "offset", "help_text"),
+    [
+        ("resource.foo()", 9, None),
+        ("resource.team.mtches('x')", 14, "did you mean `matches`?"),
+        ("glb(resource.team, 'a')", 0, "did you mean `glob`?"),
+        ("iN(1)", 0, None),
+    ],
+)
+def test_an_unknown_function_is_named_with_those_that_there_are(text: str, offset: int, help_text: str | None) -> None:
+    """At its name, whether it is called as a function or on a value."""
+    (error,) = errors(text)
+    name = text[offset:].partition("(")[0]
+    assert error.message.startswith(f"unknown function `{name}`, expected one of `all`, `bool`, `contains`, ")
+    assert error.message.endswith(" and 17 more")
+    assert (error.offset, error.code, error.help) == (offset, "PG109", help_text)
+
+
+@pytest.mark.parametrize(
+    ("report", "code", "message"),
+    [
+        ("", "PG117", "the condition cannot be checked"),
+        ("something new", "PG117", "the condition cannot be checked"),
+        ("expression recursion exceeded", "PG010", "the condition is nested too deeply"),
+        ("size limit reached", "PG010", "the condition is nested too deeply"),
+        ("max depth", "PG010", "the condition is nested too deeply"),
+    ],
+)
+def test_a_report_that_names_no_place_is_an_error_at_the_start(report: str, code: str, message: str) -> None:
+    """Whatever the checker says, the author reads one line of ours."""
+    assert translate_report("true", report, NAMES) == [ConditionError(0, message, code=code)]
+
+
+def test_a_place_behind_the_condition_is_its_end() -> None:
+    """The checker counts lines of which the last may be empty."""
+    report = "ERROR: <input>:9:99: found no matching overload for '_==_' applied to '(int, string)'\n | x"
+    assert translate_report("1 ==\n'x'", report, NAMES) == [
+        ConditionError(8, "`==` does not take an integer and text", None, "PG104")
+    ]
+
+
+def test_a_syntax_error_hides_what_follows_from_it_and_equal_errors_are_one() -> None:
+    """The checker goes on after a mistake, and reports what is none."""
+    overload = "ERROR: <input>:1:1: found no matching overload for '!_' applied to '(int)'\n | x\n"
+    assert len(translate_report("!1", overload * 2, NAMES)) == 1
+    syntax = "ERROR: <input>:1:2: Syntax error: extraneous input 'x' expecting <EOF>\n | x\n"
+    assert [error.code for error in translate_report("!1 x", overload + syntax + syntax, NAMES)] == ["PG117"]
+    macro = "ERROR: <input>:1:1: undeclared reference to 'all' (in container '')\n | x\n"
+    found = translate_report("(1)", macro + overload, NAMES)
+    assert [(error.code, error.message) for error in found] == [
+        ("PG110", "`all` takes a variable and a condition on it")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (" int ", "an integer"),
+        ("list(int)", "a list of integer"),
+        ("list(map(string, int))", "a list of map"),
+        ("map(string, int)", "a map"),
+        ("policyguard.record_ckpt", "a `ckpt`"),
+        ("policyguard.resource_job", "`resource`"),
+        ("timestamp", "a timestamp"),
+        ("dyn", "any value"),
+    ],
+)
+def test_types_are_described_in_words(kind: str, text: str) -> None:
+    assert NAMES.describe(kind) == text
 
 
 @pytest.mark.parametrize(
