@@ -208,7 +208,8 @@ class UsedDecisions:
 
     def _forget(self) -> None:
         execute = self._database.connection.execute
-        count = execute("SELECT count(*) FROM used").fetchone()[0] if self._may_be_full() else 0
+        ids = "SELECT count(*) FROM used WHERE decision_id NOT LIKE '\n%'"
+        count = execute(ids).fetchone()[0] if self._may_be_full() else 0
         # A quarter at a time, so that counting and sorting are rare.
         surplus = count - self._min_remembered
         if surplus <= self._min_remembered // 4:

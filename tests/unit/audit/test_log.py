@@ -500,7 +500,7 @@ def test_used_ids_beyond_the_limit_are_forgotten_a_day_after_they_expire(tmp_pat
         now[0] = 86_400 * 10**9 + 10**6
         assert used.use("late-1", now[0])
         ids = {name for (name,) in used._database.connection.execute("SELECT decision_id FROM used")}
-        assert len(ids) == 401
+        assert len(ids - {"\nuses"}) == 401
         assert {"late-1", "d-0101"} <= ids
         assert "d-0100" not in ids
         assert not used.use("d-0101", 111)
