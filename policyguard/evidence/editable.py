@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -20,17 +20,19 @@ _FINDER = re.compile(r"__editable__.*\.py|.*\.(?:pth|egg-link)", re.DOTALL)
 _QUOTED = re.compile(r"""['"](/[^'"]*)['"]""")
 
 
-def check_environments(environments: Iterable[str], root: str) -> None:
+def check_environments(environments: Sequence[str], root: str, user_base: str) -> None:
     """Refuse environments that import code from a work tree.
 
     Args:
-        environments: their folders.
+        environments: their folders, that of the program first.
         root: the top folder of the work tree.
+        user_base: where an interpreter outside of a virtual environment finds the account's own packages.
 
     Raises:
         EvidenceError: one does; the message names the file that makes it do so.
     """
-    prefixes = tuple(environments)
+    isolated = bool(environments) and _is_isolated(environments[0])
+    prefixes = (*environments, *(() if isolated else (user_base, "/usr", "/usr/local")))
     stays = tuple(name for prefix in prefixes for name in (prefix, os.path.realpath(prefix)))
     for prefix in prefixes:
         for site in sorted(Path(prefix).glob("lib*/python*/*-packages")):
@@ -43,6 +45,12 @@ def check_environments(environments: Iterable[str], root: str) -> None:
                         "expected an installed package",
                         help="install it without `-e`, or put its folder on PYTHONPATH",
                     )
+
+
+def _is_isolated(prefix: str) -> bool:
+    """Return True for a virtual environment that sees no packages of the system or the account."""
+    text = _text(Path(prefix, "pyvenv.cfg")).lower()
+    return bool(re.search(r"^include-system-site-packages\s*=\s*false\s*$", text, re.MULTILINE))
 
 
 def _imports(site: Path) -> Iterator[tuple[str, str]]:

@@ -18,7 +18,8 @@ from contextlib import contextmanager, suppress
 
 import msgspec
 
-from policyguard.errors import EvidenceError
+from policyguard.errors import ConfigurationError, EvidenceError
+from policyguard.fs.ownership import check_resolved
 from policyguard.fs.private_files import open_lock
 from policyguard.fs.safe_open import reason_of
 from policyguard.text import printable_name
@@ -84,8 +85,14 @@ def _unusable(base: str, problem: OSError) -> EvidenceError:
 
 
 def _sweep(base: str) -> None:
-    """Remove what killed launchers of this account left here."""
-    with suppress(OSError), os.scandir(base) as entries:
+    """Remove what killed launchers of this account left here; nothing in a folder where others could exchange it."""
+    with suppress(OSError, ConfigurationError):
+        check_resolved(base)
+        _sweep_entries(base)
+
+
+def _sweep_entries(base: str) -> None:
+    with os.scandir(base) as entries:
         for entry in entries:
             if entry.name.startswith(PREFIX):
                 with suppress(OSError):

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import IO
 
 from policyguard.errors import EvidenceError
 from policyguard.fs.safe_open import CHUNK_BYTES
@@ -22,10 +23,6 @@ from policyguard.git.program import environment, hardened_command
 from policyguard.text import printable_name
 
 MAX_OBJECT_BYTES = 64 << 20
-
-_AT_ONCE = 500
-"""Questions that are sent before their answers are read; they fit into a pipe, so that git and we never wait for each
-other."""
 
 
 class ObjectReader:
@@ -37,25 +34,34 @@ class ObjectReader:
         self._git, self._deadline = git, deadline
         self.object_format = object_format
         self._environment = environment(git, private, quarantine)
-        self._process = subprocess.Popen(
-            [*hardened_command(private), "cat-file", "--batch"],
-            stdin=subprocess.PIPE,
+        self._private = private
+        self._process = self._start("--batch")
+        self._sizes: subprocess.Popen[bytes] | None = None
+        self._batches: list[subprocess.Popen[bytes]] = []
+        self._timer = threading.Timer(max(0.0, deadline - time.monotonic()), self._kill)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _start(self, *options: str, stdin: int | IO[bytes] = subprocess.PIPE) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [*hardened_command(self._private), "cat-file", *options],
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=self._environment,
-            cwd=private,
+            cwd=self._private,
         )
-        self._timer = threading.Timer(max(0.0, deadline - time.monotonic()), self._process.kill)
-        self._timer.daemon = True
-        self._timer.start()
-        self._private = private
-        self._sizes: subprocess.Popen[bytes] | None = None
+
+    def _kill(self) -> None:
+        for process in (self._process, self._sizes, *self._batches):
+            if process is not None:
+                process.kill()
 
     def close(self) -> None:
         self._timer.cancel()
-        for process in (self._process, self._sizes):
+        self._kill()
+        for process in (self._process, self._sizes, *self._batches):
             if process is not None:
-                process.kill()
                 process.communicate()
 
     def read(self, oid: str, kind: str) -> bytes:
@@ -65,38 +71,44 @@ class ObjectReader:
             EvidenceError: the object is missing, of another kind, too large, or its content has another hash.
         """
         found_kind, size = self._ask(oid)
-        if found_kind != kind or size > MAX_OBJECT_BYTES:
+        try:
+            self._check_size(oid, found_kind, size, kind)
+        except EvidenceError:
             # Git has begun to answer: read that, or the next answer would start in the middle of this one.
             self._take_last_chunk(size)
-            raise EvidenceError(
-                f"object `{oid}`: found a {found_kind} of {size} bytes, expected a {kind} of at most {MAX_OBJECT_BYTES}"
-            )
+            raise
         content = self._take(size)
+        self._check_id(oid, kind, content)
+        return content
+
+    def _check_size(self, oid: str, kind: str, size: int, expected: str) -> None:
+        if kind != expected or size > MAX_OBJECT_BYTES:
+            raise EvidenceError(
+                f"object `{oid}`: found a {kind} of {size} bytes, expected a {expected} of at most {MAX_OBJECT_BYTES}"
+            )
+
+    def _check_id(self, oid: str, kind: str, content: bytes) -> None:
         # INVARIANT I16: an object counts only if its bytes hash to the id asked for, whatever the store says.
         if object_id(self.object_format, kind, content) != oid:
             raise EvidenceError(f"object `{oid}`: its content does not have this id, the repository's store is damaged")
-        return content
 
     def read_blobs(self, oids: Sequence[str]) -> Iterator[bytes]:
-        """Yield the content of each of these blobs, in order, verified; several are asked for at once.
+        """Yield the content of each of these blobs, in order, verified; git answers without waiting for us.
 
         Raises:
-            EvidenceError: as `read`; the reader cannot be used afterwards.
+            EvidenceError: as `read`.
         """
-        for start in range(0, len(oids), _AT_ONCE):
-            batch = oids[start : start + _AT_ONCE]
-            self._send("".join(f"{oid}\n" for oid in batch), self._process)
-            for oid in batch:
-                kind, size = self._answer(oid, self._process)
-                if kind != "blob" or size > MAX_OBJECT_BYTES:
-                    raise EvidenceError(
-                        f"object `{oid}`: found a {kind} of {size} bytes, expected a blob of at most {MAX_OBJECT_BYTES}"
-                    )
-                content = self._take(size)
-                # INVARIANT I16: an object counts only if its bytes hash to the id asked for, whatever the store says.
-                if object_id(self.object_format, kind, content) != oid:
-                    raise EvidenceError(f"object `{oid}`: its content does not have this id, the store is damaged")
-                yield content
+        with tempfile.TemporaryFile(dir=self._private) as questions:
+            questions.write("".join(f"{oid}\n" for oid in oids).encode())
+            questions.seek(0)
+            process = self._start("--batch", "--buffer", stdin=questions)
+        self._batches.append(process)
+        for oid in oids:
+            kind, size = self._answer(oid, process)
+            self._check_size(oid, kind, size, "blob")
+            content = self._take(size, process)
+            self._check_id(oid, kind, content)
+            yield content
 
     def read_small_blob(self, oid: str, limit_bytes: int) -> bytes | None:
         """Read a blob; None if it is longer than `limit_bytes`."""
@@ -116,27 +128,17 @@ class ObjectReader:
     def info(self, oid: str) -> tuple[str, int]:
         """Return git's unverified kind and size of an object; `read` verifies them."""
         if self._sizes is None:
-            self._sizes = subprocess.Popen(
-                [*hardened_command(self._private), "cat-file", "--batch-check"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=self._environment,
-                cwd=self._private,
-            )
+            self._sizes = self._start("--batch-check")
         return self._ask(oid, self._sizes)
 
     def _ask(self, oid: str, process: subprocess.Popen[bytes] | None = None) -> tuple[str, int]:
         reader = process or self._process
-        self._send(f"{oid}\n", reader)
-        return self._answer(oid, reader)
-
-    def _send(self, lines: str, reader: subprocess.Popen[bytes]) -> None:
         assert reader.stdin is not None
         # A git that has ended answers nothing, which `_answer` reports.
         with suppress(BrokenPipeError, ValueError):
-            reader.stdin.write(lines.encode())
+            reader.stdin.write(f"{oid}\n".encode())
             reader.stdin.flush()
+        return self._answer(oid, reader)
 
     def _answer(self, oid: str, reader: subprocess.Popen[bytes]) -> tuple[str, int]:
         assert reader.stdout is not None
@@ -154,12 +156,13 @@ class ObjectReader:
             content = self._take(min(CHUNK_BYTES, size - start), last=start + CHUNK_BYTES >= size)
         return content
 
-    def _take(self, size_bytes: int, *, last: bool = True) -> bytes:
+    def _take(self, size_bytes: int, process: subprocess.Popen[bytes] | None = None, *, last: bool = True) -> bytes:
         """Read the content of git's answer and the line break after it."""
-        assert self._process.stdout is not None
-        content = self._process.stdout.read(size_bytes)
+        stdout = (process or self._process).stdout
+        assert stdout is not None
+        content = stdout.read(size_bytes)
         if last:
-            self._process.stdout.read(1)
+            stdout.read(1)
         if len(content) != size_bytes:
             raise EvidenceError(f"git stopped in the middle of an object: {self._stop_reason([])}")
         return content

@@ -331,6 +331,19 @@ def test_an_editable_install_of_the_work_tree_is_refused(
     refused(lab, "of the work tree, expected an installed package", python, "train.py", str(lab.ran))
 
 
+def test_an_editable_install_of_the_account_is_refused_where_the_interpreter_would_see_it(
+    lab: Lab, tmp_path: Path
+) -> None:
+    """`pip install --user -e`: seen by the system's interpreter, not by a virtual environment."""
+    environment(tmp_path / "environment")
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    site = lab.folder / ".local" / "lib" / version / "site-packages"
+    site.mkdir(parents=True)
+    (site / "job.pth").write_text(str(lab.job))
+    assert ran(lab, str(tmp_path / "environment" / "bin" / "python"), "train.py", str(lab.ran)) == "committed"
+    refused(lab, "of the work tree, expected an installed package", "/bin/sh", "-c", f"touch {lab.ran}")
+
+
 def test_other_installs_and_an_environment_in_the_work_tree_are_fine(lab: Lab, tmp_path: Path) -> None:
     site = environment(lab.job / ".venv")
     (lab.job / ".gitignore").write_text(".venv/\n")
@@ -371,9 +384,8 @@ def test_a_link_to_the_work_tree_leads_no_argument_and_no_variable_back(lab: Lab
     (lab.job / "train.py").write_text(EVIL)
     assert ran(lab, sys.executable, str(tmp_path / "alias" / "train.py"), str(lab.ran)) == "committed"
     argv = (sys.executable, "train.py", str(lab.ran))
-    inputs = {"PATH": os.defpath, "PYTHONPATH": str(tmp_path / "alias")}
-    with guard_of(lab) as guard, pytest.raises(EvidenceError, match="`PYTHONPATH`: leads to the work tree"):
-        launch(guard, request(), asked(lab, *argv, environment=inputs), lab.trust, audience="node-1")
+    for value in (str(tmp_path / "alias"), "../alias", "/elsewhere:.."):
+        refused(lab, "`PYTHONPATH`: leads out of the commit", *argv, environment={"PYTHONPATH": value})
 
 
 def test_variables_and_texts_that_name_the_work_tree_name_the_export(lab: Lab, tmp_path: Path) -> None:
