@@ -1,97 +1,69 @@
-"""Finds packages of an environment that are imported from a work tree: editable installs and links."""
+"""Refuses environments that import code from a work tree: by editable installs, path files or links."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import unquote, urlsplit
 
+from policyguard.environment.outside import outside_of, user_sites
 from policyguard.errors import EvidenceError
 from policyguard.fs.ownership import is_below
-from policyguard.fs.safe_open import open_plain
+from policyguard.fs.safe_open import read_small
 from policyguard.text import printable_name
 
 MAX_FILE_BYTES = 1 << 20
+SYSTEM = ("/usr", "/usr/local")
+"""Where the interpreters of a job without an environment of its own find packages."""
 
-_FINDER = re.compile(r"__editable__.*\.py|.*\.(?:pth|egg-link)", re.DOTALL)
-_QUOTED = re.compile(r"""['"](/[^'"]*)['"]""")
 
-
-def check_environments(environments: Sequence[str], root: str, user_base: str) -> None:
+def check_environments(environments: Sequence[str], root: str, variables: Mapping[str, str]) -> None:
     """Refuse environments that import code from a work tree.
 
     Args:
-        environments: their folders, that of the program first.
+        environments: their folders.
         root: the top folder of the work tree.
-        user_base: where an interpreter outside of a virtual environment finds the account's own packages.
+        variables: of the job; they say where the account's own packages are.
 
     Raises:
-        EvidenceError: one does; the message names the file that makes it do so.
+        EvidenceError: one does, or it cannot be determined; the message names the environment or the file.
     """
-    isolated = bool(environments) and _is_isolated(environments[0])
-    prefixes = (*environments, *(() if isolated else (user_base, "/usr", "/usr/local")))
-    stays = tuple(name for prefix in prefixes for name in (prefix, os.path.realpath(prefix)))
+    prefixes = tuple(map(os.path.realpath, environments or SYSTEM))
     for prefix in prefixes:
-        for site in sorted(Path(prefix).glob("lib*/python*/*-packages")):
-            for file, target in _imports(site):
-                real = os.path.realpath(target)
-                # INVARIANT I15: what starts from a commit imports nothing of the work tree.
-                if is_below(real, root) and not any(is_below(real, folder) for folder in stays):
-                    raise EvidenceError(
-                        f"`{printable_name(file)}`: imports `{printable_name(target)}` of the work tree, "
-                        "expected an installed package",
-                        help="install it without `-e`, or put its folder on PYTHONPATH",
-                    )
+        outside = outside_of(prefix, user_sites(variables), (os.geteuid(),))
+        for label, reason in outside.unmeasured.items():
+            raise EvidenceError(f"`{label}` of `{printable_name(prefix)}`: {reason}, expected paths that can be read")
+        sites = [path for path in outside.paths if path.endswith("-packages")]
+        leads = [(prefix, path) for path in outside.paths] + [lead for site in sites for lead in _leads(site)]
+        for name, target in leads:
+            real = os.path.realpath(target)
+            # INVARIANT I15: what starts from a commit imports nothing of the work tree.
+            if is_below(real, root) and not any(is_below(real, folder) for folder in prefixes):
+                raise EvidenceError(
+                    f"`{printable_name(name)}`: imports `{printable_name(target)}` of the work tree, "
+                    "expected an installed package",
+                    help="install it without `-e`, or put its folder on PYTHONPATH",
+                )
 
 
-def _is_isolated(prefix: str) -> bool:
-    """Return True for a virtual environment that sees no packages of the system or the account."""
-    text = _text(Path(prefix, "pyvenv.cfg")).lower()
-    return bool(re.search(r"^include-system-site-packages\s*=\s*false\s*$", text, re.MULTILINE))
-
-
-def _imports(site: Path) -> Iterator[tuple[str, str]]:
-    """Yield each file of a `site-packages` folder that leads elsewhere, with the path that it leads to."""
-    try:
-        entries = sorted(os.scandir(site), key=lambda entry: entry.name)
-    except OSError:
-        return
-    for entry in entries:
+def _leads(site: str) -> Iterator[tuple[str, str]]:
+    """Yield each link and editable install of a `site-packages` folder, with the path that it leads to."""
+    for entry in sorted(os.scandir(site), key=lambda entry: entry.name):
         if entry.is_symlink():
             yield entry.path, os.path.realpath(entry.path)
-        if _FINDER.fullmatch(entry.name):
-            text = _text(Path(entry.path))
-            lines = [line.strip() for line in text.splitlines()]
-            paths = [line for line in lines if line and not line.startswith(("import ", "import\t", "#"))]
-            for path in (*(paths if not entry.name.endswith(".py") else ()), *_QUOTED.findall(text)):
-                yield entry.path, os.path.join(site, path)
-        elif entry.name.endswith(".dist-info"):
-            file = Path(entry.path, "direct_url.json")
-            if (target := _editable(_text(file))) is not None:
-                yield str(file), target
+        elif entry.name.endswith(".dist-info") and (target := _editable(entry.path)) is not None:
+            yield entry.path, target
 
 
-def _editable(text: str) -> str | None:
+def _editable(folder: str) -> str | None:
     """Return the folder of an editable install (PEP 610); None if it is something else."""
+    path = os.path.join(folder, "direct_url.json")
+    if not os.path.lexists(path):
+        return None
     try:
-        data = json.loads(text)
+        data = json.loads(read_small(path, MAX_FILE_BYTES))
         is_editable, parts = data["dir_info"]["editable"], urlsplit(data["url"])
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (EvidenceError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return unquote(parts.path) if is_editable and parts.scheme == "file" else None
-
-
-def _text(path: Path) -> str:
-    try:
-        descriptor, status = open_plain(path, follow_links=True)
-    except OSError:
-        return ""
-    with os.fdopen(descriptor, "rb") as file:
-        if status.st_size > MAX_FILE_BYTES:
-            raise EvidenceError(
-                f"`{printable_name(str(path))}`: larger than {MAX_FILE_BYTES} bytes, expected a few lines"
-            )
-        return file.read().decode("utf-8", "surrogateescape")

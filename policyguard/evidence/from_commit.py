@@ -92,7 +92,7 @@ def export_job(inputs: JobInputs, folder: str, *, owners: Collection[int] | None
         tree = tree_of(reader, commit)
         files = files_of(reader, tree)
         move = MovedJob(submitted, git.root, folder, files)
-        check_environments(move.environments, git.root, move.user_base)
+        check_environments(move.interpreters, git.root, submitted.environment)
         moved = move.fields()
         export_files(reader, files, folder)
     if not os.path.isdir(moved["directory"]):

@@ -40,6 +40,7 @@ class MovedJob:
         self._in_root = os.path.relpath(self._directory, root)
         self._executable = resolve_executable(submitted.argv, submitted.directory, submitted.environment)
         self.environments = self._environments()
+        self.interpreters = self._environments(first=1)
         self._outputs = {name: self._absolute(path) for name, path in submitted.outputs.items()}
         self._data = {name: self._absolute(path) for name, path in submitted.data.items()}
         outside = [path for path in map(self._absolute, submitted.checkpoints) if self._committed(path) is None]
@@ -67,11 +68,14 @@ class MovedJob:
             "data": self._data,
         }
 
-    def _environments(self) -> tuple[str, ...]:
-        """List the environments that the job may run programs of: that of its program, and those on its PATH."""
+    def _environments(self, first: int | None = None) -> tuple[str, ...]:
+        """List the environments that the job may run programs of: that of its program, and those on its PATH.
+
+        With `first=1` without the installations that virtual environments are built on.
+        """
         folders = self._submitted.environment.get("PATH", "").split(os.pathsep)
         programs = [self._executable, *(os.path.join(folder, "python") for folder in folders if os.path.isabs(folder))]
-        prefixes = dict.fromkeys(prefix for program in programs for prefix in installations(program))
+        prefixes = dict.fromkeys(prefix for program in programs for prefix in installations(program)[:first])
         return tuple(prefix for prefix in prefixes if self._committed(prefix) is None)
 
     def _check_declared(self) -> None:
@@ -81,12 +85,6 @@ class MovedJob:
                     f"`{printable_name(path)}`: contains the work tree, expected a folder in it or elsewhere",
                     help="name only the folders that hold outputs, data and checkpoints",
                 )
-
-    @property
-    def user_base(self) -> str:
-        """The folder of the account's own packages (Python's `site.USER_BASE`)."""
-        variables = self._submitted.environment
-        return variables.get("PYTHONUSERBASE") or os.path.join(variables.get("HOME", ""), ".local")
 
     def _logical_root(self) -> str:
         """Name the work tree's top folder as the job's folder does, which may lead over links."""
