@@ -98,10 +98,10 @@ class ObjectReader:
         Raises:
             EvidenceError: as `read`.
         """
-        with tempfile.TemporaryFile(dir=self._private) as questions:
-            questions.write("".join(f"{oid}\n" for oid in oids).encode())
-            questions.seek(0)
-            process = self._start("--batch", "--buffer", stdin=questions)
+        with tempfile.TemporaryFile(dir=self._private) as requests:
+            requests.write("".join(f"{oid}\n" for oid in oids).encode())
+            requests.seek(0)
+            process = self._start("--batch", "--buffer", stdin=requests)
         self._batches.append(process)
         for oid in oids:
             kind, size = self._answer(oid, process)
