@@ -461,6 +461,6 @@ def log_origin(key: PublicKey) -> str:
     return f"policyguard/{key.keyid[:16]}"
 
 
-def _load(name: str, *, ours: bool = True) -> Any:
+def _load(name: str) -> Any:
     """Import a module that only some guards need, so that a hook with a compiled snapshot starts faster."""
-    return import_module(f"policyguard.{name}" if ours else name)
+    return import_module(f"policyguard.{name}")
