@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     # Annotations only, see `policy_store/load.py`.
     from pathlib import Path
 
+    from policyguard.attest.trust import PolicySigners
     from policyguard.evidence.identity import Caller
 
 
@@ -117,6 +118,7 @@ class Guard:
         collectors: Collectors = (),
         advisory: bool = False,
         policy_keys: Sequence[PublicKey] = (),
+        policy_signers: PolicySigners | None = None,
         passphrase: bytes | None = None,
         origin: str | None = None,
         reserve: str | None = None,
@@ -129,6 +131,7 @@ class Guard:
             key: the private key file that signs decisions and log checkpoints.
             log: the decision log, an SQLite file; created if it does not exist.
             policy_keys: may sign a compiled snapshot; this guard's own key if empty.
+            policy_signers: the persons who must have signed the snapshot; no other key counts then.
             origin: the log's name in its checkpoints; by default `policyguard/` and the start of the key id.
             state_dir: the folder of the log's head file, which shows that the log is the newest; by default that of
                 the log. See docs/log.md. The other options are those of every guard.
@@ -139,7 +142,7 @@ class Guard:
         """
         private = read_private_key(key, passphrase=passphrase)
         options: dict[str, Any] = {"audience": audience, "lifetime_s": lifetime_s, "collectors": collectors}
-        options |= {"advisory": advisory, "reserve": reserve}
+        options |= {"advisory": advisory, "reserve": reserve, "policy_signers": policy_signers}
         return cls._open(policies, private, log, policy_keys=policy_keys, origin=origin, state_dir=state_dir, **options)
 
     @classmethod
@@ -211,6 +214,7 @@ class Guard:
         log: str | Path,
         *,
         policy_keys: Sequence[PublicKey] = (),
+        policy_signers: PolicySigners | None = None,
         origin: str | None = None,
         state_dir: str | Path | None = None,
         **options: Any,
@@ -218,7 +222,7 @@ class Guard:
         trusted = tuple(policy_keys) or (private.public,)
 
         def load() -> Snapshot:
-            return load_snapshot(policies, trusted)
+            return load_snapshot(policies, trusted, policy_signers)
 
         snapshot = load()
         opened = Log.open(log, private, origin, create=True, state_dir=state_dir)

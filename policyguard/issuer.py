@@ -201,6 +201,7 @@ class Issuer:
             sensitive=sensitive,
             redactions=redactions,
             policies=snapshot.name,
+            policy_signers=snapshot.signed_by,
             edited=edited,
             digest_key=digest_key,
         )

@@ -254,6 +254,15 @@ def _check_policy(predicate: Predicate, trust: Trust) -> None:
         )
     if trust.min_epoch is not None and policy.epoch < trust.min_epoch:
         raise VerificationError("V9", f"policy epoch is {policy.epoch}, expected at least {trust.min_epoch}")
+    demanded = trust.policy_signers
+    if demanded is not None:
+        persons = demanded.signed_by(policy.signers or ())
+        if len(persons) < demanded.threshold:
+            raise VerificationError(
+                "V9",
+                f"policies are signed by {quoted_list(persons) or 'nobody'}, "
+                f"expected {demanded.threshold} of {quoted_list(demanded.persons)}",
+            )
 
 
 def _check_allowed(predicate: Predicate) -> None:

@@ -10,6 +10,7 @@ from policyguard.assembly.jobs import Report, configured_collectors, log_warning
 from policyguard.attest.keys import PrivateKey
 from policyguard.config.file import Config
 from policyguard.config.operator import check_outside, operator_config
+from policyguard.config.trust_file import policy_signers
 from policyguard.errors import ConfigurationError
 from policyguard.fs.sealed import SEAL_PURPOSE
 from policyguard.keyfiles import read_private_key
@@ -47,6 +48,7 @@ def configured_guard(path: str | Path, passphrase: bytes | None = None, report: 
         "lifetime_s": config.lifetime_s,
         "collectors": configured_collectors(config, seal=lambda: key.derive(SEAL_PURPOSE), report=report),
         "reserve": config.measurement.reserve,
+        "policy_signers": policy_signers(config),
         "accounts": (config.measurement.accounts, config.measurement.speak_for),
         "check_folder": lambda folder: check_outside(config, folder),
     }

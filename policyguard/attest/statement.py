@@ -106,6 +106,8 @@ class PolicyRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_u
     """The log has seen another digest of the same epoch: the folder was edited without raising the epoch."""
     epoch: int
     name: str | msgspec.UnsetType = msgspec.UNSET
+    signers: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    """Ids of the keys that signed the snapshot; only where the operator demands several persons."""
 
 
 class Predicate(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
@@ -189,6 +191,7 @@ def decision_statement(
     sensitive: frozenset[str] = frozenset(),
     redactions: Mapping[str, Callable[[Value], Value]] | None = None,
     policies: str | None = None,
+    policy_signers: tuple[str, ...] = (),
     edited: bool = False,
     digest_key: bytes = b"",
 ) -> bytes:
@@ -200,6 +203,7 @@ def decision_statement(
         approvals: those that a quorum counted; None records all that were collected.
         sensitive: paths whose value is neither recorded nor hashed: few possible values make a hash a value.
         policies: the name of the policy set, `metadata.name` of its `Schema`.
+        policy_signers: ids of the keys that signed the policies, where several persons must.
         edited: the log has seen other policies of this name and epoch.
         redactions: what takes the parts out of a value that only some may see, by path; the rest is recorded.
         digest_key: the key of the request digest, if values are hidden.
@@ -238,6 +242,7 @@ def decision_statement(
             edited=True if edited else msgspec.UNSET,
             epoch=decision.epoch,
             name=policies or msgspec.UNSET,
+            signers=policy_signers or msgspec.UNSET,
         ),
         reason_codes=decision.reason_codes,
         request_digest=digest,

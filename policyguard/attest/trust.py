@@ -10,14 +10,15 @@ is read at the edge) and names the JSON path of the first problem.
     threshold: 1?                       ; default 1
     logs: ["name+hash+base64"]          ; C2SP verifier keys
     audiences: [TEXT]
-    policies: {digests: [HEX]?, minEpoch: N?}     ; at least one of the two
+    policies: {digests: [HEX]?, minEpoch: N?, signers: SIGNERS?}     ; at least one of the first two
+    SIGNERS = {threshold: N, persons: {PERSON: ["ed25519:BASE64"]}}  ; how many persons sign a snapshot of policies
     revocation: {source: PATH, keys: ["ed25519:BASE64"], maxAge: DURATION, minSequence: N?}?      ; step V12
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, TypeVar
 
@@ -71,6 +72,54 @@ class RevocationTrust:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySigners:
+    """Who signs policies: the keys of each person, and how many persons must have signed a snapshot."""
+
+    persons: Mapping[str, tuple[PublicKey, ...]]
+    threshold: int
+
+    def __post_init__(self) -> None:
+        keys = [key for keys in self.persons.values() for key in keys]
+        # INVARIANT I10: one key is one person's, and a threshold that nobody reaches cannot be made.
+        if len(set(keys)) != len(keys):
+            raise ConfigurationError("$.policies.signers.persons: a key is listed twice, expected each key once")
+        if not 1 <= self.threshold <= len(self.persons):
+            raise ConfigurationError(
+                f"$.policies.signers.threshold: found {self.threshold}, expected 1 to {len(self.persons)}, "
+                "the number of persons"
+            )
+
+    @classmethod
+    def of_texts(cls, texts: Sequence[str], threshold: int) -> PolicySigners:
+        """Read texts such as `sam=ed25519:BASE64`, one for each key, as hooks take them.
+
+        Raises:
+            ConfigurationError: a text is malformed, or the threshold cannot be reached.
+        """
+        persons: dict[str, tuple[PublicKey, ...]] = {}
+        for text in texts:
+            name, separator, key = text.partition("=")
+            if not name or not separator:
+                raise ConfigurationError(f"found the signer {quoted(text)}, expected `PERSON=ed25519:BASE64`")
+            persons[name] = (*persons.get(name, ()), PublicKey.from_text(key))
+        return cls(persons=persons, threshold=threshold)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The persons and keys as texts, for the options of a hook."""
+        return tuple(f"{name}={key.text}" for name, keys in self.persons.items() for key in keys)
+
+    @property
+    def keys(self) -> tuple[PublicKey, ...]:
+        """Every key of every person."""
+        return tuple(key for keys in self.persons.values() for key in keys)
+
+    def signed_by(self, keyids: Collection[str]) -> list[str]:
+        """List the persons who own one of these keys."""
+        return [name for name, keys in self.persons.items() if any(key.keyid in keyids for key in keys)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trust:
     """What a verifier trusts.
 
@@ -83,6 +132,7 @@ class Trust:
     threshold: int = 1
     policy_digests: frozenset[str] = frozenset()
     min_epoch: int | None = None
+    policy_signers: PolicySigners | None = None
     revocation: RevocationTrust | None = None
     self_issued: bool = False
 
@@ -135,7 +185,7 @@ def parse_trust(data: object) -> Trust:
     )
     if (top["apiVersion"], top["kind"]) != ("policyguard/v1", "Trust"):
         raise ConfigurationError("$: expected `apiVersion: policyguard/v1` and `kind: Trust`")
-    policies = _object(top["policies"], "$.policies", (), ("digests", "minEpoch"))
+    policies = _object(top["policies"], "$.policies", (), ("digests", "minEpoch", "signers"))
     digests = _list(policies["digests"], "$.policies.digests", _digest) if "digests" in policies else ()
     return Trust(
         keys=_list(top["keys"], "$.keys", _key),
@@ -144,6 +194,7 @@ def parse_trust(data: object) -> Trust:
         threshold=_integer(top.get("threshold", 1), "$.threshold", 1),
         policy_digests=frozenset(digests),
         min_epoch=_integer(policies["minEpoch"], "$.policies.minEpoch", 0) if "minEpoch" in policies else None,
+        policy_signers=_signers(policies["signers"], "$.policies.signers") if "signers" in policies else None,
         revocation=_revocation(top["revocation"], "$.revocation") if "revocation" in top else None,
         self_issued="selfIssued" in top and _one_of(top["selfIssued"], "$.selfIssued", ("accept",)) == "accept",
     )
@@ -171,6 +222,17 @@ def _revocation(data: object, path: str) -> RevocationTrust:
         keys=_list(members["keys"], f"{path}.keys", _public_key),
         max_age_s=_converted(parse_duration_s, members["maxAge"], f"{path}.maxAge"),
         min_sequence=_integer(members.get("minSequence", 1), f"{path}.minSequence", 1),
+    )
+
+
+def _signers(data: object, path: str) -> PolicySigners:
+    members = _object(data, path, ("threshold", "persons"), ())
+    persons = members["persons"]
+    if not isinstance(persons, Mapping) or not persons:
+        _refuse(f"{path}.persons", f"found {name_of(persons)}, expected a map of persons to their keys")
+    return PolicySigners(
+        persons={str(name): _list(keys, f"{path}.persons.{name}", _public_key) for name, keys in persons.items()},
+        threshold=_integer(members["threshold"], f"{path}.threshold", 1),
     )
 
 

@@ -13,8 +13,8 @@ from policyguard.audit.check_claims import check_claims
 from policyguard.audit.head import HeadLocation, head_path, read_head
 from policyguard.audit.stores.location import check_writable_location
 from policyguard.audit.stores.sqlite import SqliteStore
-from policyguard.cli.verbs.verify_ import read_trust
 from policyguard.config.file import Config
+from policyguard.config.trust_file import read_trust
 from policyguard.errors import AuditError
 from policyguard.fs.mounts import file_system
 from policyguard.fs.private_files import check_mode

@@ -22,6 +22,7 @@ from policyguard.config.file import (
 )
 from policyguard.config.operator import check_named, operator_config
 from policyguard.config.paths import PATHS, check_options, job_folders
+from policyguard.config.trust_file import policy_signers
 from policyguard.errors import ConfigurationError, SigningError
 from policyguard.evidence.collector import Collectors
 from policyguard.fs.ownership import is_trusted_owner, read_owned
@@ -173,6 +174,7 @@ def open_guard(config: Config, *, collectors: Collectors = (), advisory: bool = 
         advisory=advisory,
         passphrase=read_passphrase(),
         reserve=config.measurement.reserve,
+        policy_signers=policy_signers(config),
     )
 
 

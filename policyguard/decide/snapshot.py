@@ -63,6 +63,7 @@ class Snapshot:
         "rule_indexes",
         "rules",
         "schema",
+        "signed_by",
         "trace_roles",
     )
 
@@ -77,6 +78,8 @@ class Snapshot:
         self.name = compiled.name
         """`metadata.name` of the `Schema`; None if it has none, or if version 0.1.0 compiled it."""
         self.is_signed = False
+        self.signed_by: tuple[str, ...] = ()
+        """The ids of the keys that signed it, where the operator demands signatures of several persons."""
         self.schema = present_schema(policy.schema)
         self.grants = RoleAssignments.from_data(policy.grants)
         self.people: tuple[Person, ...] = tuple(

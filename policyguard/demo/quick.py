@@ -73,6 +73,8 @@ files: [train.py, optimizer.py]
 CONFIG = """
 environment: {baseline: baseline.json, keys: [build.key.pub]}
 quota: {file: quota.json}
+reviewedCommits: reviewed
+repositories: {team/vision/trainer: {path: trainer.git, refs: [refs/heads/main]}}
 """
 
 COMMAND = ("train.py", "--epochs", "4")
@@ -128,11 +130,12 @@ class _Lab:
         command = [*arguments[:verbs], "--config", str(self.root / config), *arguments[verbs:]]
         return _run([sys.executable, "-P", "-c", START, str(PACKAGE), *command], where or self.code, {})
 
-    def git(self, *arguments: str) -> None:
+    def git(self, *arguments: str) -> str:
         identity = ("-c", "user.name=lab", "-c", "user.email=lab@localhost", "-c", "commit.gpgsign=false")
         ended = _run(["git", *identity, *arguments], self.code, {})
         if ended.code:
             raise EvidenceError(f"`git {arguments[0]}` failed: {ended.err.strip().splitlines()[-1:]}")
+        return ended.out.strip()
 
     def run_job(self, job: str, config: str = "policyguard.yaml") -> _Ended:
         """Run the training script under the launcher; write the decision to `decisions/<job>.json`."""
@@ -216,6 +219,9 @@ def _build(lab: _Lab) -> None:
     lab.git("init", "--quiet", "--initial-branch=main")
     lab.git("add", "train.py", "optimizer.py")
     lab.git("commit", "--quiet", "--message", "a training script")
+    # The team's repository, whose history is accepted; the first commit was reviewed before the demo began.
+    lab.git("clone", "--quiet", "--bare", ".", str(lab.root / "trainer.git"))
+    write_new(lab.root / "reviewed", lab.git("rev-parse", "HEAD").encode() + b"\n")
 
 
 def _build_environment(lab: _Lab) -> None:

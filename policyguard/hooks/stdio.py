@@ -1,8 +1,9 @@
 """The hook for any program: a JSON request on standard input, a JSON answer and an exit code.
 
     policyguard hook [--config FILE] --policies FILE --key FILE --log FILE [--state-dir FOLDER] [--audience NAME]
-        [--observed PATH]... [--measure] [--approvals FOLDER] [--approval-log FILE] [--allowed-signers FILE]
-        [--revoked-keys FILE] [--gpg-keyring FILE] [--reviewed-commits FILE]
+        [--policy-signer PERSON=KEY... --policy-threshold N] [--observed PATH]... [--measure] [--approvals FOLDER]
+        [--approval-log FILE] [--allowed-signers FILE] [--revoked-keys FILE] [--gpg-keyring FILE]
+        [--reviewed-commits FILE]
 
 Exit codes: 0 allowed, 77 denied, 65 bad input, 69 unavailable, 78 configuration; a caller need not read the JSON.
 With a compiled snapshot neither yaml, casbin nor CEL is imported, and click never is: start-up time is a feature.
@@ -35,8 +36,10 @@ from policyguard.text import quoted_list
 
 _PATHS = ("policies", "key", "log")
 _REVIEW = ("approvals", "approval_log", "allowed_signers", "revoked_keys", "gpg_keyring", "reviewed_commits")
+_MANY = ("observed", "policy_signer")
 _OPTIONS = tuple(
-    f"--{name.replace('_', '-')}" for name in ("config", *_PATHS, "state_dir", "audience", "observed", *_REVIEW)
+    f"--{name.replace('_', '-')}"
+    for name in ("config", *_PATHS, "state_dir", "audience", *_MANY, "policy_threshold", *_REVIEW)
 )
 
 
@@ -62,6 +65,8 @@ class HookOptions(msgspec.Struct, frozen=True, kw_only=True):
     accounts: dict[str, str] = {}
     speak_for: frozenset[str] = frozenset()
     repositories: tuple[Any, ...] = ()
+    policy_signer: tuple[str, ...] = ()
+    policy_threshold: str | None = None
     reserve: str | None = None
 
 
@@ -144,7 +149,7 @@ def read_options(argv: Sequence[str]) -> HookOptions:
             value = rest.pop(0)
         if not value:
             raise ConfigurationError(f"`{name}`: found empty text, expected a value")
-        options[option] = (*options.get(option, ()), value) if option == "observed" else value
+        options[option] = (*options.get(option, ()), value) if option in _MANY else value
     parsed = HookOptions(**options)
     if parsed.config is None and all(getattr(parsed, path) for path in _PATHS):
         check_options({name: getattr(parsed, name) for name in (*_PATHS, "state_dir", *_REVIEW)}, _apart(parsed))
@@ -173,7 +178,18 @@ def open_guard(options: HookOptions) -> Guard:
         collectors=collectors(options),
         passphrase=read_passphrase(),
         reserve=options.reserve,
+        policy_signers=_policy_signers(options),
     )
+
+
+def _policy_signers(options: HookOptions) -> Any:
+    """Return the persons who must have signed the policies; None if nobody must."""
+    if not options.policy_signer and options.policy_threshold is None:
+        return None
+    threshold = options.policy_threshold or ""
+    if not (threshold.isascii() and threshold.isdigit() and len(threshold) < 4):
+        raise ConfigurationError(f"--policy-threshold: found `{threshold[:20]}`, expected the number of persons")
+    return import_module("policyguard.attest.trust").PolicySigners.of_texts(options.policy_signer, int(threshold))
 
 
 def collectors(options: HookOptions) -> Collectors:
@@ -230,6 +246,7 @@ def _completed(options: HookOptions) -> HookOptions:
         options.config, options=chosen, job_folder=os.getcwd() if options.measure else None
     )
     _warn(config.warnings)
+    signers = import_module("policyguard.config.trust_file").policy_signers(config)
     return HookOptions(
         **{name: str(getattr(config, name)) for name in names if getattr(config, name) is not None},
         config=options.config,
@@ -240,6 +257,8 @@ def _completed(options: HookOptions) -> HookOptions:
         accounts=dict(config.measurement.accounts),
         speak_for=config.measurement.speak_for,
         repositories=config.measurement.repositories,
+        policy_signer=options.policy_signer or (signers.texts if signers is not None else ()),
+        policy_threshold=options.policy_threshold or (str(signers.threshold) if signers is not None else None),
         reserve=config.measurement.reserve,
     )
 

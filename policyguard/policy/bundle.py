@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from policyguard.attest.dsse import check_signatures, pae, parse, sign
+from policyguard.attest.dsse import Envelope, check_signatures, pae, parse, sign
 from policyguard.attest.keys import PrivateKey, PublicKey
 from policyguard.decide.compiled_form import FORMAT, policy_digest
 from policyguard.errors import ConfigurationError, VerificationError
@@ -30,6 +30,26 @@ def seal(compiled: dict[str, Any], keys: Sequence[PrivateKey]) -> bytes:
     return sign(canonical(compiled), PAYLOAD_TYPE, keys).to_bytes() + b"\n"
 
 
+def cosign(data: bytes, compiled: dict[str, Any], key: PrivateKey) -> bytes:
+    """Add a signature to a signed snapshot of the same policies; return the content of the file.
+
+    Args:
+        data: the bytes of the file.
+        compiled: what this signer compiled from the policies.
+        key: the key of this signer.
+
+    Raises:
+        ConfigurationError: the file is no snapshot, or one of other policies.
+    """
+    envelope = _envelope(data)
+    payload = canonical(compiled)
+    if envelope.payload != payload:
+        raise ConfigurationError("compiled snapshot: holds other policies than those compiled here", help=_AGAIN)
+    added = sign(payload, PAYLOAD_TYPE, [key]).signatures
+    others = [signature for signature in envelope.signatures if signature.keyid != added[0].keyid]
+    return msgspec.structs.replace(envelope, signatures=(*others, *added)).to_bytes() + b"\n"
+
+
 def open_sealed(data: bytes, keys: Sequence[PublicKey], threshold: int = 1) -> tuple[dict[str, Any], str]:
     """Verify a signed snapshot; return its compiled form and policy digest.
 
@@ -41,15 +61,36 @@ def open_sealed(data: bytes, keys: Sequence[PublicKey], threshold: int = 1) -> t
     Raises:
         ConfigurationError: not a compiled snapshot, of another version, or not signed by enough of these keys.
     """
+    envelope = _envelope(data)
+    _signers(envelope, keys, threshold)
+    return _compiled(envelope.payload)
+
+
+def signers_of(data: bytes, keys: Sequence[PublicKey]) -> tuple[PublicKey, ...]:
+    """Return those of these keys that signed a snapshot.
+
+    Raises:
+        ConfigurationError: not a compiled snapshot, or none of the keys signed it.
+    """
+    return _signers(_envelope(data), keys, 1)
+
+
+def _envelope(data: bytes) -> Envelope:
     try:
         envelope = parse(data.removesuffix(b"\n"), limit=MAX_BUNDLE_BYTES)
         if envelope.batch is not None or envelope.payload_type != PAYLOAD_TYPE:
             raise VerificationError("V5", f"payload type is `{envelope.payload_type}`, expected `{PAYLOAD_TYPE}`")
-        # INVARIANT I4: a compiled snapshot decides nothing before a pinned key has signed just these bytes.
-        check_signatures(envelope, pae(PAYLOAD_TYPE, envelope.payload), keys, threshold)
     except VerificationError as problem:
         raise ConfigurationError(f"compiled snapshot: {problem.message}", help=_AGAIN) from problem
-    return _compiled(envelope.payload)
+    return envelope
+
+
+def _signers(envelope: Envelope, keys: Sequence[PublicKey], threshold: int) -> tuple[PublicKey, ...]:
+    try:
+        # INVARIANT I4: a compiled snapshot decides nothing before a pinned key has signed just these bytes.
+        return check_signatures(envelope, pae(PAYLOAD_TYPE, envelope.payload), keys, threshold)
+    except VerificationError as problem:
+        raise ConfigurationError(f"compiled snapshot: {problem.message}", help=_AGAIN) from problem
 
 
 def _compiled(payload: bytes) -> tuple[dict[str, Any], str]:

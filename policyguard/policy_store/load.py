@@ -21,9 +21,16 @@ if TYPE_CHECKING:
     # For annotations only: pathlib and its imports cost a hook three milliseconds.
     from pathlib import Path
 
+    from policyguard.attest.trust import PolicySigners
 
-def load_snapshot(path: str | Path, keys: Sequence[PublicKey]) -> Snapshot:
+
+def load_snapshot(path: str | Path, keys: Sequence[PublicKey], signers: PolicySigners | None = None) -> Snapshot:
     """Load the snapshot of a policy folder, or of a compiled file that one of these keys signed.
+
+    Args:
+        path: the folder or file.
+        keys: the keys that may have signed the file.
+        signers: the persons who must have signed the file; no folder is read then, and `keys` do not count.
 
     Raises:
         PolicyErrors: mistakes in the policies. ConfigurationError: the path or the compiled file is unusable.
@@ -32,6 +39,9 @@ def load_snapshot(path: str | Path, keys: Sequence[PublicKey]) -> Snapshot:
         status = os.stat(path)
     except (OSError, ValueError) as problem:
         raise ConfigurationError(f"{path}: no policies there: {reason_of(problem)}") from problem
+    if signers is not None:
+        demanded: Snapshot = import_module("policyguard.policy_store.signed_by_persons").load_signed(path, signers)
+        return demanded
     if stat.S_ISDIR(status.st_mode):
         # The loader's imports cost five times a whole decision process; only this branch pays for them.
         loader: Any = import_module("policyguard.policy_store.folder")

@@ -237,7 +237,8 @@ def test_a_repository_that_others_may_write_to_accepts_nothing(lab: Lab, part: s
         signed = decided(lab)
     finally:
         path.chmod(mode)
-    assert "code.foreign_history" in signed.decision.reason_codes, signed.decision.explain()
+    assert not signed.decision.allowed
+    assert "resource.accepted_history is missing" in signed.decision.explain()
     assert decided(lab).decision.allowed
 
 

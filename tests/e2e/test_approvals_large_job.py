@@ -77,6 +77,12 @@ class Lab:
             "train.py",
         )
 
+    def commit(self, message: str) -> None:
+        """Commit as alice, with her signature, and push to the operator's repository."""
+        signing = ("-c", "gpg.format=ssh", "-c", f"user.signingkey={self.keys / 'alice.pub'}")
+        git(self.job, *signing, "commit", "-S", "-qam", message, stdin=b"", **ALICE)
+        git(self.job, "push", "-q", str(self.home / "trainer.git"), "main")
+
     def job_file(self, gpus: int) -> Path:
         path = self.home / f"job-{gpus}.yaml"
         path.write_text(f"subject: user:alice\nresource: job:team/vision/run-19\nproperties: {{gpus: {gpus}}}\n")
@@ -98,6 +104,7 @@ def lab(tmp_path: Path) -> Lab:
     with (home / "policyguard.yaml").open("a") as file:
         file.write("approvals: approvals\nallowedSigners: allowed_signers\nquota: {file: quota.json}\n")
         file.write("environment: {baseline: baseline.json, keys: [guard.key.pub]}\n")
+        file.write("repositories: {team/vision/trainer: {path: trainer.git, refs: [refs/heads/main]}}\n")
     venv.EnvBuilder(symlinks=True, with_pip=False).create(home / "environment")
     listing = list_files(str(home / "environment"))
     (home / "baseline.json").write_bytes(make_baseline(listing, [read_private_key(home / "guard.key")]))
@@ -108,8 +115,10 @@ def lab(tmp_path: Path) -> Lab:
     (job / "train.py").write_text("print('trained')\n")
     git(job, "init", "-q", "-b", "main")
     git(job, "add", ".")
-    git(job, "commit", "-qm", "a job", stdin=b"", **ALICE)
-    return Lab(home, job, keys)
+    git(home, "init", "-q", "--bare", "-b", "main", "trainer.git")
+    made = Lab(home, job, keys)
+    made.commit("a job")
+    return made
 
 
 def test_two_leads_approve_with_ssh_keygen_alone(lab: Lab) -> None:
@@ -160,7 +169,7 @@ def test_a_lead_who_wrote_a_part_of_it_does_not_count(lab: Lab) -> None:
     for who in ("carol", "dan"):
         assert lab.approve(who, 256, "--ssh-key", str(lab.keys / who)).returncode == 0
     (lab.job / "train.py").write_text("print('trained better')\n")
-    git(lab.job, "commit", "-qam", "better\n\nCo-authored-by: Carol <carol@lab.example>", stdin=b"", **ALICE)
+    lab.commit("better\n\nCo-authored-by: Carol <carol@lab.example>")
     stale = lab.ask(256)
     assert stale.returncode == 77
     assert stale.stderr.count("approval.other_tree") == 2

@@ -25,8 +25,8 @@ from policyguard.cli.options import json_option
 from policyguard.cli.output import say, say_json
 from policyguard.cli.settings import settings, snapshot_keys
 from policyguard.cli.verbs.init_ import example_policies
-from policyguard.cli.verbs.verify_ import read_trust
 from policyguard.config.file import Config
+from policyguard.config.trust_file import policy_signers, read_trust
 from policyguard.confinement.landlock import abi_version
 from policyguard.confinement.profile import missing_before
 from policyguard.errors import PolicyGuardError, VerificationError
@@ -90,7 +90,8 @@ def _quota_notes(config: Config) -> Iterator[str]:
     if config.policies is None or config.measurement.reserve is not None:
         return
     try:
-        actions = actions_with_quota(load_snapshot(config.policies, snapshot_keys(config, config.policies)))
+        keys = snapshot_keys(config, config.policies)
+        actions = actions_with_quota(load_snapshot(config.policies, keys, policy_signers(config)))
     except PolicyGuardError:
         return
     if actions:
@@ -188,7 +189,7 @@ def _policies(config: Config) -> Iterator[str]:
     if config.policies is not None:
         keys = () if config.key is None else (read_private_key(config.key, passphrase=read_passphrase()).public,)
         if config.policies.is_dir() or keys:
-            load_snapshot(config.policies, keys)
+            load_snapshot(config.policies, keys, policy_signers(config))
         else:
             yield f"{config.policies}: is compiled, and no key is configured to check it by"
 

@@ -27,7 +27,7 @@ from policyguard.cli.files import replace_file
 from policyguard.cli.options import json_option, trust_option
 from policyguard.cli.output import say, say_json
 from policyguard.cli.settings import settings
-from policyguard.cli.verbs.verify_ import read_trust
+from policyguard.config.trust_file import read_trust
 from policyguard.errors import ConfigurationError, RequestError
 from policyguard.fs.safe_open import read_bounded
 from policyguard.keyfiles import read_passphrase, read_private_key

@@ -17,9 +17,9 @@ from policyguard.cli.jobs import configured_collectors
 from policyguard.cli.options import guard_options, start_options, take_start, trust_option
 from policyguard.cli.output import say, say_explanation
 from policyguard.cli.settings import open_guard, operator_settings
-from policyguard.cli.verbs.verify_ import read_trust
 from policyguard.config.file import Config
 from policyguard.config.job_file import current_folder, read_job_file, with_start
+from policyguard.config.trust_file import read_trust
 from policyguard.errors import AccessDenied, PolicyGuardError
 from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.identity import Caller, calling_account

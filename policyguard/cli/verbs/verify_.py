@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import click
 
 from policyguard.attest.note import NoteKey
 from policyguard.attest.statement import parse_statement
-from policyguard.attest.trust import Trust, TrustedKey, parse_trust
+from policyguard.attest.trust import Trust, TrustedKey
 from policyguard.audit.receipt import MAX_SIGNED_BYTES, SignedDecision
 from policyguard.audit.stores.used import UsedDecisions
 from policyguard.cli.files import read_input, read_request
@@ -29,17 +28,14 @@ from policyguard.cli.output import say, say_json
 from policyguard.cli.settings import needed, operator_settings, settings
 from policyguard.config.file import Config
 from policyguard.config.job_file import current_folder
-from policyguard.errors import ConfigurationError, PolicyErrors, VerificationError
-from policyguard.fs.safe_open import read_bounded
+from policyguard.config.trust_file import read_trust
+from policyguard.errors import ConfigurationError, VerificationError
 from policyguard.hooks.launcher.confined import OBLIGATIONS
 from policyguard.keyfiles import read_passphrase, read_private_key
 from policyguard.model.request import Request
-from policyguard.policy.reader import read_value
 from policyguard.revocation_file import read_revocations
 from policyguard.values import EMPTY_MAP, Value
 from policyguard.verify import VerifiedDecision, verify
-
-MAX_TRUST_BYTES = 262_144
 
 
 @click.command("verify", context_settings={"ignore_unknown_options": True})
@@ -136,27 +132,6 @@ def _about_to_run(
         return read_request(request_file), EMPTY_MAP
     facts = measure_job(config.measurement, Path(str(job)), argv, os.environ, **of_job)
     return facts.request, facts.bound
-
-
-def read_trust(path: Path) -> Trust:
-    """Read a trust file, YAML or JSON.
-
-    Raises:
-        ConfigurationError: the file cannot be read or used; the message names the field.
-    """
-    try:
-        data = read_value(read_bounded(path, MAX_TRUST_BYTES), str(path))
-    except PolicyErrors as problems:
-        raise ConfigurationError(str(problems.errors[0]), help=problems.errors[0].help) from problems
-    try:
-        trust = parse_trust(data)
-    except ConfigurationError as problem:
-        raise ConfigurationError(f"{path}: {problem.message}", help=problem.help) from problem
-    if trust.revocation is None:
-        return trust
-    # Like every path of a configuration, relative to the file that names it, never to the current folder.
-    source = str(path.absolute().parent / trust.revocation.source)
-    return replace(trust, revocation=replace(trust.revocation, source=source))
 
 
 def trust_or_own_key(config: Config, origin: str) -> Trust | None:

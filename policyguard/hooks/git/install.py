@@ -119,17 +119,17 @@ def problems(repository: str) -> Iterator[tuple[str, str]]:
         yield "reference-transaction", "is not installed; changes by an administrator on the server are not seen"
     if seed_of(git) is None:
         yield "receive.certNonceSeed", "is not set; nobody can sign a push"
-    for policies, key, resource in sorted(
-        {(options.policies, options.key, options.resource) for options in installed(git)}
-    ):
+    named = {(options.policies, options.key, options.resource): options for options in installed(git)}
+    for (policies, key, _), options in sorted(named.items(), key=lambda item: item[0]):
         if os.path.exists(policies) and os.path.exists(key):
-            yield from (("policies", text) for text in _empty_protections(git, policies, key, resource))
+            yield from (("policies", text) for text in _empty_protections(git, options))
 
 
-def _empty_protections(git: GitDir, policies: str, key: str, resource: str) -> Iterator[str]:
+def _empty_protections(git: GitDir, options: GitOptions) -> Iterator[str]:
     try:
-        private = read_private_key(key, passphrase=read_passphrase())
-        yield from ineffective_rules(git, resource, load_snapshot(policies, (private.public,)), time.time_ns())
+        private = read_private_key(options.key, passphrase=read_passphrase())
+        snapshot = load_snapshot(options.policies, (private.public,), options.policy_signers)
+        yield from ineffective_rules(git, options.resource, snapshot, time.time_ns())
     except PolicyGuardError as problem:
         yield f"cannot check whether they protect anything here: {str(problem).splitlines()[0]}"
 

@@ -180,6 +180,7 @@ def open_guard(options: GitOptions) -> Guard:
         audience=options.audience,
         lifetime_s=options.lifetime_s,
         passphrase=read_passphrase(),
+        policy_signers=options.policy_signers,
     )
 
 

@@ -4,6 +4,7 @@ policyguard hook git KIND --repo PATH --resource repo:ID --policies PATH --key F
     [--state-dir FOLDER] --pusher VARIABLE[=TEMPLATE]... [--allowed-signers FILE] [--revoked-keys FILE]
     [--gpg-keyring FILE] [--approvals FOLDER] [--approval-log FILE] [--audience NAME] [--owner UID]... [--vsa FOLDER]
     [--resource-uri URI] [--level NAME]... [--certificate-age SECONDS] [--signed-commits required]
+    [--policy-signer PERSON=KEY... --policy-threshold N]
     [--revocations FILE --revocation-key KEY... --revocation-age SECONDS [--revocation-sequence N]]
     [-- ARGUMENTS OF THE HOOK]
 """
@@ -16,7 +17,7 @@ from typing import Any
 import msgspec
 
 from policyguard.attest.keys import PublicKey
-from policyguard.attest.trust import RevocationTrust
+from policyguard.attest.trust import PolicySigners, RevocationTrust
 from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.evidence.push.nonce import DEFAULT_AGE_S, MAX_AGE_S
 from policyguard.model.decision import DEFAULT_AUDIENCE, DEFAULT_LIFETIME_S
@@ -47,16 +48,18 @@ _SINGLE = (
     "resource_uri",
     "certificate_age",
     "signed_commits",
+    "policy_threshold",
     "revocations",
     "revocation_age",
     "revocation_sequence",
 )
-_MANY = ("pusher", "owner", "level", "revocation_key")
+_MANY = ("pusher", "owner", "level", "revocation_key", "policy_signer")
 _DEFAULTS = {
     "audience": DEFAULT_AUDIENCE,
     "certificate_age": DEFAULT_AGE_S,
     "revocation_age": 0,
     "revocation_sequence": 1,
+    "policy_threshold": 0,
 }
 _MAX_DIGITS = 16
 _NEEDED = ("repo", "resource", "policies", "key", "log")
@@ -90,11 +93,26 @@ class GitOptions(msgspec.Struct, frozen=True, kw_only=True):
     signed_commits: str | None = None
     """`required` if a commit that nobody known has signed is the work of somebody unknown."""
 
+    policy_signer: tuple[str, ...] = ()
+    """Who signs policies, `PERSON=ed25519:BASE64`; `policy_threshold` persons must have signed the snapshot."""
+
+    policy_threshold: int = 0
     revocations: str | None = None
     revocation_key: tuple[str, ...] = ()
     revocation_age: int = 0
     revocation_sequence: int = 1
     arguments: tuple[str, ...] = ()
+
+    @property
+    def policy_signers(self) -> PolicySigners | None:
+        """The persons who sign policies, as the trust file said when the hook was installed; None if nobody must.
+
+        Raises:
+            ConfigurationError: they are named in part, or are too few.
+        """
+        if not self.policy_signer and not self.policy_threshold:
+            return None
+        return PolicySigners.of_texts(self.policy_signer, self.policy_threshold)
 
     @property
     def revocation(self) -> RevocationTrust | None:
@@ -160,7 +178,7 @@ def read_git_options(argv: Sequence[str]) -> GitOptions:
         options["certificate_age"] = _age(options["certificate_age"])
     if options.get("signed_commits", REQUIRED) != REQUIRED:
         raise ConfigurationError(f"--signed-commits: found `{options['signed_commits'][:20]}`, expected `{REQUIRED}`")
-    for name in ("revocation_age", "revocation_sequence"):
+    for name in ("revocation_age", "revocation_sequence", "policy_threshold"):
         if name in options:
             options[name] = _number(f"--{name.replace('_', '-')}", options[name])
     return GitOptions(kind=kind, arguments=tuple(arguments), **{**options, "owner": _uids(options.get("owner", ()))})

@@ -34,8 +34,8 @@ from policyguard.cli.verbs.approve_.destinations import (
 )
 from policyguard.cli.verbs.approve_.listing import list_approvals
 from policyguard.cli.verbs.approve_.subjects import Approved, approval_target, approved_by, limits_of, own_account
-from policyguard.cli.verbs.verify_ import read_trust
 from policyguard.config.file import Config
+from policyguard.config.trust_file import read_trust
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import RequestError
 from policyguard.evidence.approvals.collectors import load_signers

@@ -16,8 +16,8 @@ from policyguard.cli.options import guard_options, json_option, key_option, poli
 from policyguard.cli.output import say, say_explanation, say_json
 from policyguard.cli.settings import needed, settings
 from policyguard.cli.verbs.repo_.audit import audit_command, baseline_command
-from policyguard.cli.verbs.verify_ import read_trust
 from policyguard.config.file import Config
+from policyguard.config.trust_file import policy_signers, read_trust
 from policyguard.decide.engine import Engine
 from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.evidence.identity import account_name
@@ -76,7 +76,7 @@ def check(
     config = settings(**chosen)
     path = needed(config, "policies")
     keys = () if config.key is None else (read_private_key(config.key, passphrase=read_passphrase()).public,)
-    snapshot = load_snapshot(path, keys)
+    snapshot = load_snapshot(path, keys, policy_signers(config))
     updates = _updates(range, from_stdin, repo, ref)
     pusher = account or f"user:{account_name(os.getuid())}"
     options = GitOptions(
@@ -88,7 +88,7 @@ def check(
         log="",
         pusher=("PUSHER={}",),
         **_reviewed_by(config, {}),
-        **_revocation(config),
+        **_trusted(config),
     )
     environment = {**os.environ, "PUSHER": pusher}
     with open_session(options, environment) as session:
@@ -178,7 +178,7 @@ def install_hook(repo: Path, kind: tuple[str, ...], resource: str, pusher: tuple
     more["vsa"] = _optional(chosen.pop("vsa"))
     reviewed_by = {name: chosen.pop(name) for name in _REVIEW}
     config = settings(**chosen)
-    more |= _reviewed_by(config, reviewed_by) | _revocation(config)
+    more |= _reviewed_by(config, reviewed_by) | _trusted(config)
     if "post-receive" in kind and (more["vsa"] is None or more["resource_uri"] is None):
         raise ConfigurationError("post-receive writes verification summaries, expected --vsa and --resource-uri")
     for entry_ in kind or ("pre-receive",):
@@ -205,12 +205,16 @@ def _reviewed_by(config: Config, chosen: Mapping[str, Path | None]) -> dict[str,
     return {**paths, "signed_commits": REQUIRED if config.signed_commits else None}
 
 
-def _revocation(config: Config) -> dict[str, Any]:
-    """Return the revocation list that the trust file names, for the hook's options: a hook reads no YAML."""
-    revocation = None if config.trust is None else read_trust(config.trust).revocation
+def _trusted(config: Config) -> dict[str, Any]:
+    """Collect the options of a hook that the trust file gives: a hook reads no YAML."""
+    trust = None if config.trust is None else read_trust(config.trust)
+    signers = None if trust is None else trust.policy_signers
+    persons = {} if signers is None else {"policy_signer": signers.texts, "policy_threshold": signers.threshold}
+    revocation = None if trust is None else trust.revocation
     if revocation is None:
-        return {}
+        return persons
     return {
+        **persons,
         "revocations": revocation.source,
         "revocation_key": tuple(key.text for key in revocation.keys),
         "revocation_age": revocation.max_age_s,
