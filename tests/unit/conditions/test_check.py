@@ -362,6 +362,41 @@ def test_a_report_that_names_no_place_is_an_error_at_the_start(report: str, code
     assert translate_report("true", report, NAMES) == [ConditionError(0, message, code=code)]
 
 
+NO_NAME = "undeclared reference to '{}' (in container '')"
+NO_OVERLOAD = "found no matching overload for '{}' applied to '{}'"
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "report", "code", "message"),
+    [
+        ("cel", 1, NO_NAME.format("cel"), "PG117", "the condition cannot be checked"),
+        ("all", 1, NO_NAME.format("all"), "PG117", "the condition cannot be checked"),
+        (
+            "1 + 2",
+            3,
+            NO_OVERLOAD.format("_+_", "(int, list(int))"),
+            "PG104",
+            "`+` does not take an integer and a list of integer",
+        ),
+        ("f()", 2, NO_OVERLOAD.format("f", "()"), "PG110", "`f` does not take nothing"),
+        ("1 ", 2, "Syntax error: mismatched input ')' expecting '('", "PG117", "the condition ends too early"),
+        ("(1 2", 2, "Syntax error: mismatched input '<EOF>' expecting ')'", "PG117", "the condition ends too early"),
+        ("(1 2", 2, "Syntax error: mismatched input '1' expecting <EOF>", "PG117", "not a condition: unexpected `1`"),
+        (
+            "c.x",
+            2,
+            "undefined field 'x' not found in struct 'policyguard.record_ckpt'",
+            "PG103",
+            "unknown attribute `x` of `ckpt`, expected none",
+        ),
+    ],
+)
+def test_a_report_is_said_in_our_words(text: str, column: int, report: str, code: str, message: str) -> None:
+    """Reports that the checker makes of few conditions, one at a time."""
+    (error,) = translate_report(text, f"ERROR: <input>:1:{column}: {report}\n | {text}\n", NAMES)
+    assert (error.code, error.message) == (code, message)
+
+
 def test_a_place_behind_the_condition_is_its_end() -> None:
     """The checker counts lines of which the last may be empty."""
     report = "ERROR: <input>:9:99: found no matching overload for '_==_' applied to '(int, string)'\n | x"

@@ -123,6 +123,8 @@ def test_only_literals_compared_with_another_field_alone_are_left_out(text: str,
         ("resource.format == 'pickle'", ("pickle",)),
         ("resource.queue == 'archive'", ("archive",)),
         ("resource.format == 'archive' && 3 > 2", ("other", 3, 2)),
+        # Not every literal of a shape is a hole.
+        ("resource.format == 'archive' && (resource.queue == 'x' || true)", ("other", "x")),
     ],
 )
 def test_constants_of_a_shape_are_renamed_where_they_can_meet_the_field(text: str, expected: tuple[Any, ...]) -> None:
