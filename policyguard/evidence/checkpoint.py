@@ -7,18 +7,19 @@ folder and matches the files. Both are bound: the worker measures again and must
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from policyguard.attest.keys import PublicKey
 from policyguard.errors import EvidenceError, VerificationError
+from policyguard.evidence.checkpoint_folders import loadable
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.fs.safe_open import open_resolved
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
 from policyguard.scan.files import Options, scan_paths
-from policyguard.scan.findings import CheckpointScan, Verdict
+from policyguard.scan.findings import CheckpointScan, Reason, Verdict
 from policyguard.scan.formats.registry import SIDE_FILES, category_by_suffix, format_category, is_named_as_checkpoint
 from policyguard.scan.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, check_files, verify_manifest
 from policyguard.scan.model_repository import inspect_repository
@@ -29,14 +30,12 @@ CHECKPOINTS = "resource.checkpoints"
 Producers = Mapping[str, Sequence[PublicKey]]
 """The pinned keys of each producer, by its `type:id`."""
 
-MAX_PATHS = 1_000
-
 
 class JobCheckpoints:
-    """Supplies `resource.checkpoints`: one record for each checkpoint that a job names or gets as an argument.
+    """Supplies `resource.checkpoints`: one record for each checkpoint that a job can load.
 
-    Scanned are the files and folders that the job names as checkpoints, and each of its other files and arguments, also
-    after `=`, that exists and is not Python source. Text is left to the job collector.
+    Scanned are the files and folders that the job names as checkpoints, each of its other files and arguments that
+    exists and is not Python source, and what arguments, variables and settings name that holds a checkpoint.
     """
 
     name = "checkpoints"
@@ -54,13 +53,18 @@ class JobCheckpoints:
         Raises:
             EvidenceError: the job names too many paths.
         """
-        records: dict[str, FrozenMap] = {}
-        paths = tuple(_named_paths(inputs))
-        if len(paths) > MAX_PATHS:
-            raise EvidenceError(f"{len(paths)} paths are named, expected at most {MAX_PATHS}")
+        promised = [name for name in inputs.files if is_named_as_checkpoint(name)]
+        named = [
+            os.path.normpath(os.path.join(inputs.directory, name))
+            for name in (*inputs.checkpoints, *promised)
+            if "\0" not in name
+        ]
+        loaded = loadable(inputs)
         options = fresh_options(self._options)
-        for path in paths:
-            records |= self._records(path, inputs, options)
+        # INVARIANT I17: what is named as a checkpoint is always a record, also when it is not there.
+        records = {inputs.submitted_path(path): _not_searched(path, inputs) for path in loaded.not_searched}
+        for path in dict.fromkeys((*named, *loaded.paths)):
+            records |= self._records(Path(path), inputs, options)
         value = tuple(records[name] for name in sorted(records))
         return Collected(entries={CHECKPOINTS: Fact(value, Assurance.MEASURED, self.name, now, bound=True)})
 
@@ -228,28 +232,10 @@ def attested(path: Path, scans: Sequence[CheckpointScan], producers: Producers) 
     return manifest
 
 
-def _named_paths(inputs: JobInputs) -> Iterator[Path]:
-    seen = set()
-    arguments = [part for argument in inputs.argv[1:] for part in (argument, argument.partition("=")[2]) if part]
-    for name in (*inputs.checkpoints, *inputs.files, *arguments):
-        path = Path(os.path.normpath(os.path.join(inputs.directory, name)))
-        if path in seen or "\0" in name:
-            continue
-        seen.add(path)
-        # INVARIANT I17: what is named as a checkpoint is always a record, also when it is not there.
-        promised = name in inputs.checkpoints or (name in inputs.files and is_named_as_checkpoint(name))
-        if promised or _may_be_checkpoint(path):
-            yield path
-
-
-def _may_be_checkpoint(path: Path) -> bool:
-    """Return True for a file, or a folder that holds a checkpoint; source trees are not scanned."""
-    try:
-        if not path.is_dir():
-            return os.path.lexists(path) and path.suffix != ".py"
-        return any(is_named_as_checkpoint(entry.name) for entry in os.scandir(path))
-    except OSError:
-        return False
+def _not_searched(path: str, inputs: JobInputs) -> FrozenMap:
+    """Record a folder, or a file of settings, in which there may be more; it is of no size, as it is not loaded."""
+    reason = Reason("ckpt.not_searched")
+    return record(CheckpointScan(path=path, verdict=reason.verdict, format="unknown", reasons=(reason,)), inputs, "")
 
 
 def _worst(categories: Sequence[str]) -> str:

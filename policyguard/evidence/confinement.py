@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from policyguard.confinement.profile import NEWEST_ABI, SYSTEM, Profile, merge_rights, system_paths
 from policyguard.errors import ConfigurationError, EvidenceError
+from policyguard.evidence.checkpoint_folders import holds_model, loadable
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.job import resolve_executable
 from policyguard.fs.ownership import is_below
@@ -88,6 +89,7 @@ def confinement_record(inputs: JobInputs, shared: Mapping[str, str]) -> FrozenMa
         {tree: "rx", os.path.realpath(executable): "rx"},
         dict.fromkeys(environments, "rx"),
         {_resolved(name, inputs): "r" for name in (*inputs.files, *inputs.checkpoints)},
+        dict.fromkeys(_measured(inputs), "r"),
         dict.fromkeys(data.values(), "r"),
         dict.fromkeys(outputs.values(), "rw"),
         shared,
@@ -108,6 +110,20 @@ def _code_folder(inputs: JobInputs) -> str:
     if inputs.export is not None:
         return os.path.realpath(inputs.export.folder)
     return repository_root(inputs.directory) or os.path.realpath(inputs.directory)
+
+
+def _measured(inputs: JobInputs) -> list[str]:
+    """List the checkpoints that the command names: each has a record that policies judge. Text stays unreadable."""
+    # INVARIANT I15: to name a file in an argument opens it only if the decision names it as a checkpoint.
+    paths = [path for path in loadable(inputs).paths if os.path.isdir(path) or holds_model(path)]
+    # The files of a hub's cache are links to the folder beside `snapshots`.
+    return [os.path.realpath(path) for path in (*paths, *map(_hub_blobs, paths)) if path]
+
+
+def _hub_blobs(path: str) -> str:
+    above = os.path.dirname(path)
+    blobs = os.path.join(os.path.dirname(above), "blobs")
+    return blobs if os.path.basename(above) == "snapshots" and os.path.isdir(blobs) else ""
 
 
 def _kernel_abi() -> int:

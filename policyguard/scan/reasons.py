@@ -41,6 +41,7 @@ _UNKNOWN = {
     "ckpt.metadata_binary": "a metadata value that is not what its key promises",
     "ckpt.missing": "there is no such file",
     "ckpt.not_regular": "not a regular file",
+    "ckpt.not_searched": "a folder or settings file that the job names was not searched to its end",
     "ckpt.npy_header": "the array header does not hold",
     "ckpt.numpy_dtype": "an array or dtype of numpy that is computed or not read here",
     "ckpt.onnx_layout": "the messages of the ONNX model do not fit together",

@@ -285,6 +285,18 @@ def scan_format(source: Source, head: bytes, findings: Findings, inner: Inner) -
     return "unknown"
 
 
+def begins_as_model(source: Source, head: bytes, findings: Findings) -> bool:
+    """Return True if a file begins as weights, a pickle or an archive; text, images and programs do not.
+
+    Args:
+        source: the bytes.
+        head: the first 512 of them.
+        findings: its limits apply.
+    """
+    models = (one for one in FORMATS if one.category in ("safetensors", "pickle", "other"))
+    return bool(head) and any(one.begins(source, head, findings) for one in models)
+
+
 def is_read_as(name: str, scan: Scan) -> bool:
     """Return True if this is the reader of the format."""
     return name in BY_NAME and BY_NAME[name].scan is scan

@@ -1,0 +1,165 @@
+"""Searches folders to the end for what a loader could read: files named like checkpoints, and files that begin as one.
+
+The search is bounded; a folder that is not searched to its end is reported as such, and never counts as harmless.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection
+
+import msgspec
+
+from policyguard.errors import EvidenceError
+from policyguard.evidence.collector import JobInputs
+from policyguard.evidence.job import resolve_executable
+from policyguard.evidence.named_paths import named_paths
+from policyguard.fs.ownership import is_below
+from policyguard.fs.safe_open import open_plain
+from policyguard.scan.findings import Exhausted, Findings, Limits
+from policyguard.scan.formats.registry import begins_as_model, is_named_as_checkpoint
+from policyguard.scan.source import FileSource, Truncated
+
+MAX_ENTRIES = 500_000
+"""The maximum number of files and folders in the folders that one job names."""
+
+MAX_OPENED = 50_000
+"""The maximum number of files of other names that are opened, to see whether they begin as a checkpoint."""
+
+MAX_PATHS = 1_000
+MAX_FILES = 20_000
+"""The maximum number of files that are scanned for one job; more are data."""
+
+MAX_SEARCH_S = 8.0
+"""Less than a collector may take; a folder on a slow file system is not searched to its end."""
+
+_LIMITS = Limits(opcodes=1_000, time_s=0.2)
+
+
+class Searched(msgspec.Struct, frozen=True):
+    """The folders and files to scan, and whether the search came to its end."""
+
+    roots: tuple[str, ...]
+    is_complete: bool
+
+
+class Loadable(msgspec.Struct, frozen=True):
+    """What a job can load: paths to scan, and what was not searched to its end."""
+
+    paths: tuple[str, ...]
+    not_searched: tuple[str, ...]
+
+
+def loadable(inputs: JobInputs) -> Loadable:
+    """List what the job file, the command, its variables and its settings name, and a loader could read.
+
+    Raises:
+        EvidenceError: they name too many paths.
+    """
+    named = named_paths(inputs)
+    search = FolderSearch(_environment(inputs), [os.path.join(inputs.directory, path) for path in inputs.data.values()])
+    paths: dict[str, None] = {}
+    not_searched = list(named.unread)
+    for candidate in named.paths:
+        path = candidate.path
+        if os.path.isdir(path):
+            searched = search.search(path)
+            paths |= dict.fromkeys(searched.roots)
+            not_searched += () if searched.is_complete else (path,)
+        elif (candidate.is_argument and not path.endswith(".py")) or holds_model(path):
+            paths[path] = None
+    if len(paths) > MAX_PATHS:
+        raise EvidenceError(f"{len(paths)} paths are named, expected at most {MAX_PATHS}")
+    return Loadable(tuple(paths), tuple(not_searched))
+
+
+def _environment(inputs: JobInputs) -> tuple[str, ...]:
+    """Return the folder above the command's `bin` folder: its environment is measured by other facts."""
+    try:
+        executable = resolve_executable(inputs.argv, inputs.directory, inputs.environment)
+    except EvidenceError:
+        return ()
+    folder = os.path.dirname(executable)
+    return (os.path.dirname(folder),) if os.path.basename(folder) == "bin" else ()
+
+
+class FolderSearch:
+    """Searches the folders of one job; the bounds are for all of them.
+
+    Args:
+        skipped: folders that other facts measure, such as the environment of the command.
+        data: folders that the job declares as data: files of other names are opened there only up to the bound.
+    """
+
+    def __init__(self, skipped: Collection[str] = (), data: Collection[str] = ()) -> None:
+        self._skipped, self._data = frozenset(skipped), tuple(data)
+        self._seen: set[str] = set()
+        self._entries = self._opened = self._files = 0
+        self._deadline = time.monotonic() + MAX_SEARCH_S
+
+    def search(self, folder: str) -> Searched:
+        """List the topmost folders below this one that hold something a loader could read, or the folder itself."""
+        roots: list[str] = []
+        pending, is_complete = [folder], True
+        is_data = any(is_below(os.path.realpath(folder), path) for path in self._data)
+        while pending:
+            current = pending.pop()
+            real = os.path.realpath(current)
+            if current in self._skipped or real in self._seen:
+                continue
+            self._seen.add(real)
+            try:
+                entries = list(os.scandir(current))
+            except OSError:
+                # A folder that cannot be listed here can be listed by the job.
+                is_complete = False
+                continue
+            self._entries += len(entries)
+            if self._entries > MAX_ENTRIES or time.monotonic() > self._deadline:
+                return Searched(tuple(roots), False)
+            files = [entry for entry in entries if not entry.is_dir(follow_symlinks=False)]
+            if any(is_named_as_checkpoint(entry.name) for entry in files):
+                self._files += _count_files(current, MAX_FILES)
+                if self._files > MAX_FILES:
+                    return Searched(tuple(roots), False)
+                roots.append(current)
+                continue
+            begin = [entry.path for entry in files if self._begins_as_model(entry)]
+            roots += begin
+            is_complete = is_complete and (is_data or self._opened <= MAX_OPENED)
+            pending += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+            # A link to a folder is followed by loaders; it is searched where it leads.
+            pending += [os.path.realpath(entry.path) for entry in files if entry.is_symlink() and entry.is_dir()]
+        return Searched(tuple(roots), is_complete)
+
+    def _begins_as_model(self, entry: os.DirEntry[str]) -> bool:
+        self._opened += 1
+        return self._opened <= MAX_OPENED and holds_model(entry.path)
+
+
+def _count_files(folder: str, maximum: int) -> int:
+    count = 0
+    for _, _, files in os.walk(folder):
+        count += len(files)
+        if count > maximum:
+            break
+    return count
+
+
+def holds_model(path: str) -> bool:
+    """Return True for a file that is named like a checkpoint, or whose content begins as one."""
+    if is_named_as_checkpoint(path):
+        return True
+    try:
+        descriptor, status = open_plain(path, follow_links=True)
+    except (OSError, ValueError):
+        return False
+    try:
+        source = FileSource(descriptor, status.st_size)
+        return begins_as_model(source, source.read(0, 512), Findings(limits=_LIMITS))
+    except (OSError, Truncated, Exhausted):
+        # What cannot be recognised quickly is scanned.
+        return True
+    finally:
+        os.close(descriptor)
