@@ -24,7 +24,7 @@ from policyguard.environment.startup import starting_code
 from policyguard.errors import EvidenceError, VerificationError
 from policyguard.fs.ownership import is_below
 from policyguard.text import printable_name
-from policyguard.values import canonical, format_instant
+from policyguard.values import canonical, format_instant, sha256_digest
 
 PAYLOAD_TYPE = "application/vnd.policyguard.environment+json"
 MAX_BASELINE_BYTES = 256 << 20
@@ -50,7 +50,8 @@ class EnvironmentReport(msgspec.Struct, frozen=True):
     The others need no baseline: files that no distribution owns, that two own, or that differ from RECORD, and byte
     code that is never loaded. `unmeasured` is what the environment loads from a place that cannot be determined or
     measured, with the reason; it is never clean then. `starting` lists all that runs when the interpreter starts.
-    `doubt` says why the cache was not believed.
+    `doubt` says why the cache was not believed. `digest` covers name and content of each file of the environment itself
+    except byte code with a source.
     """
 
     changed: tuple[str, ...] = ()
@@ -67,6 +68,7 @@ class EnvironmentReport(msgspec.Struct, frozen=True):
     read: int = 0
     compared: int = 0
     doubt: str = ""
+    digest: str = ""
 
     @property
     def is_clean(self) -> bool:
@@ -177,6 +179,8 @@ def compare(listing: Listing, owners: Owners, baseline: Baseline | None, bytecod
         starting=_sorted(starting_code(listing, owners)),
         read=listing.read,
         compared=bytecode.compared,
+        # What lies elsewhere may be the job's own folder, where the job writes.
+        digest=sha256_digest(canonical({name: value for name, value in files.items() if not name.startswith("/")})),
     )
 
 

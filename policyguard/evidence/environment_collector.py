@@ -24,11 +24,12 @@ from policyguard.values import FrozenMap, Instant
 
 ENVIRONMENT = "resource.environment"
 BASELINE = "resource.environment_baseline"
+ENVIRONMENT_DIGEST = "resource.environment_digest"
 MAX_LISTED = 1_000
 
 
 class EnvironmentCollector:
-    """Supplies `resource.environment`: how the environment of the job's program differs from the baseline.
+    """Supplies how the environment of the job's program differs from the baseline, and a digest of its files.
 
     The environment is the folder above the `bin` of the program that is started, links not resolved, so that a virtual
     environment's interpreter leads to it and not to the interpreter it borrows.
@@ -36,7 +37,7 @@ class EnvironmentCollector:
 
     name = "environment"
     measures_contributors = False
-    declares = (ENVIRONMENT, BASELINE)
+    declares = (ENVIRONMENT, BASELINE, ENVIRONMENT_DIGEST)
 
     def __init__(
         self,
@@ -91,7 +92,7 @@ class EnvironmentCollector:
         # INVARIANT I2: that there is a baseline is said only together with what differs from it.
         entries = {
             path: Fact(value, Assurance.MEASURED, self.name, now, bound=True)
-            for path, value in ((ENVIRONMENT, record), (BASELINE, True))
+            for path, value in ((ENVIRONMENT, record), (BASELINE, True), (ENVIRONMENT_DIGEST, report.digest))
         }
         return Collected(entries=entries)
 

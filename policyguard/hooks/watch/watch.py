@@ -22,6 +22,7 @@ from policyguard.decide.redaction import Redact
 from policyguard.errors import PolicyGuardError
 from policyguard.evidence.checkpoint import CHECKPOINTS
 from policyguard.evidence.collector import JobInputs
+from policyguard.evidence.environment_collector import ENVIRONMENT, ENVIRONMENT_DIGEST
 from policyguard.evidence.repository import CODE
 from policyguard.evidence.uncommitted import UNCOMMITTED
 from policyguard.guard import Guard
@@ -208,9 +209,12 @@ def _difference(before: Value | None, now: Value, redact: Redact | None) -> str:
     return difference(None if before is None else redact(before), redact(now))
 
 
+_SAME_REASON = {UNCOMMITTED: CODE, ENVIRONMENT_DIGEST: ENVIRONMENT}
+
+
 def _reason(path: str) -> str:
-    # Uncommitted files are code, like the commit itself.
-    return _reason(CODE) if path == UNCOMMITTED else f"drift.{path.partition('.')[2]}"
+    # Uncommitted files are code, like the commit itself, and the digest of an environment is about that environment.
+    return f"drift.{_SAME_REASON.get(path, path).partition('.')[2]}"
 
 
 def _without_new(before: Value | None, after: Value) -> Value:

@@ -15,7 +15,7 @@ from policyguard.config.measurement import NOTHING_CONFIGURED
 from policyguard.environment.listing import list_files
 from policyguard.environment.report import make_baseline
 from policyguard.evidence.collector import JobInputs, gather
-from policyguard.evidence.environment_collector import BASELINE, EnvironmentCollector
+from policyguard.evidence.environment_collector import BASELINE, ENVIRONMENT_DIGEST, EnvironmentCollector
 from policyguard.evidence.uncommitted import UNCOMMITTED
 from policyguard.model.facts import Facts
 from policyguard.values import FrozenMap
@@ -128,7 +128,20 @@ def test_a_baseline_that_cannot_be_used_says_nothing(tmp_path: Path) -> None:
     )
     forged = looked(tmp_path, PrivateKey.generate(b"\x08" * 32))
     assert set(forged.entries) == set()
-    assert set(forged.missing) == {BASELINE, "resource.environment"}
+    assert set(forged.missing) == {BASELINE, "resource.environment", ENVIRONMENT_DIGEST}
+
+
+def test_the_digest_covers_what_the_list_of_changed_files_cannot(tmp_path: Path) -> None:
+    """An insider edits a file that differs already and is allowed to: the same names, and another digest."""
+    site = environment(tmp_path)
+    before = looked(tmp_path, KEY)
+    assert looked(tmp_path, KEY).bound == before.bound
+    (site / "shipped.pth").write_text("# changed, and allowed\n")
+    allowed = looked(tmp_path, KEY)
+    (site / "shipped.pth").write_text("import evil\n")
+    again = looked(tmp_path, KEY)
+    assert allowed.bound["resource.environment"] == again.bound["resource.environment"]
+    assert len({facts.bound[ENVIRONMENT_DIGEST] for facts in (before, allowed, again)}) == 3
 
 
 def test_without_a_baseline_that_is_a_fact(tmp_path: Path) -> None:

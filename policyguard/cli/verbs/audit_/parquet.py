@@ -35,7 +35,12 @@ SCHEMA = pa.schema(
     + [("account", pa.string()), ("commit", pa.string()), ("tree", pa.string()), ("dirty", pa.bool_())]
     + [("uncommitted", _FILES), ("argv", _TEXTS), ("program", _PROGRAM), ("executable", _FILE)]
     + [("directory", pa.string()), ("gpus", pa.int64()), ("gpus_assurance", pa.string()), ("checkpoints", _FILES)]
-    + [("environment", pa.string()), ("environment_baseline", pa.bool_()), ("confined", pa.bool_())]
+    + [
+        ("environment", pa.string()),
+        ("environment_digest", pa.string()),
+        ("environment_baseline", pa.bool_()),
+        ("confined", pa.bool_()),
+    ]
     + [("shortened", _TEXTS), ("statement", pa.string())]
 )
 """`environment` and `statement` are JSON texts: their shape is up to later versions."""

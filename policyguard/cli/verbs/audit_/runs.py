@@ -37,6 +37,7 @@ def ran(predicate: Mapping[str, Any]) -> dict[str, Any]:
         "gpus_assurance": facts["resource.gpus"]["assurance"] if is_number else None,
         "checkpoints": _files(_value(facts, "resource.checkpoints", None)),
         "environment": _value(facts, "resource.environment", None),
+        "environment_digest": _value(facts, "resource.environment_digest", None),
         "environment_baseline": _value(facts, "resource.environment_baseline", None),
         "confined": "resource.confinement" in facts,
         "shortened": sorted(path for path, fact in facts.items() if "digest" in fact),
