@@ -24,6 +24,7 @@ from policyguard.evidence.environment_collector import EnvironmentCollector, Mis
 from policyguard.evidence.from_commit import FromCommitCollector
 from policyguard.evidence.gpu_grants import GrantCollector
 from policyguard.evidence.identity import IdentityCollector
+from policyguard.evidence.injected import InjectionCollector
 from policyguard.evidence.job import ARGV, FILES, JobCollector
 from policyguard.evidence.program import ProgramCollector
 from policyguard.evidence.quota import QuotaCollector
@@ -110,6 +111,7 @@ def job_collectors(
         identity,
         JobCollector(),
         RepositoryCollector(repositories=measurement.repositories),
+        InjectionCollector(),
         ProgramCollector(),
         ScaleCollector(),
         JobCheckpoints(options, producers),

@@ -21,7 +21,7 @@ from policyguard.cli.verbs.init_ import create_files
 from policyguard.environment.listing import list_files
 from policyguard.environment.report import make_baseline
 from policyguard.errors import ConfigurationError, EvidenceError
-from policyguard.evidence.job import INJECTION_VARIABLES
+from policyguard.evidence.injection import row_of
 from policyguard.exit_codes import DENIED, FINDINGS, OK
 from policyguard.keyfiles import write_public_key
 from policyguard.values import NANOSECONDS_PER_S, format_instant
@@ -305,11 +305,10 @@ def _excerpt(text: str, parts: Sequence[str]) -> str:
 
 def _plain_environment() -> dict[str, str]:
     """Copy our environment without variables that the policies forbid or that redirect git."""
-    prefixes = tuple(name for name in INJECTION_VARIABLES if name.endswith("_"))
     closed = {
         name: value
         for name, value in os.environ.items()
-        if name not in INJECTION_VARIABLES and not name.startswith((*prefixes, "GIT_", "POLICYGUARD_"))
+        if row_of(name) is None and not name.startswith(("GIT_", "POLICYGUARD_"))
     }
     return {**closed, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
 

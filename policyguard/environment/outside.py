@@ -12,13 +12,13 @@ import glob
 import os
 import pwd
 import re
-import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import msgspec
 
 from policyguard.environment.finders import paths_in_code, paths_in_module
 from policyguard.errors import EvidenceError
+from policyguard.fs.ownership import is_written_by_only
 from policyguard.fs.safe_open import read_small
 from policyguard.text import printable_name
 
@@ -87,7 +87,7 @@ def outside_of(root: str, users: Sequence[str], owners: Collection[int]) -> Outs
         else:
             result.skipped.update(own)
         # What only root can write is the system's: jobs and their users cannot change it.
-        if not all(_only_they_write(path, owners) for path in libraries):
+        if not all(is_written_by_only(path, owners) for path in libraries):
             result.paths += [*libraries, *_files(base, ("lib*/*.so*", "lib*/python*.zip", "bin/pybuilddir.txt"))]
     if includes_others or not settings:
         sites += users
@@ -120,18 +120,6 @@ def _bases(root: str, settings: list[tuple[str, str]]) -> list[str]:
     homes += [os.path.dirname(os.path.realpath(python)) for python in _files(root, ("bin/python*", "bin/pypy*"))]
     bases = {os.path.dirname(os.path.realpath(home)) for home in homes}
     return sorted(base for base in bases if base != root and not base.startswith(root + "/"))
-
-
-def _only_they_write(path: str, owners: Collection[int]) -> bool:
-    """Return True if a folder and all above it belong to these accounts, and nobody else may write to them."""
-    while True:
-        status = os.stat(path)
-        is_sticky = status.st_mode & stat.S_ISVTX and status.st_uid == 0
-        if status.st_uid not in {0, *owners} or (status.st_mode & 0o022 and not is_sticky):
-            return False
-        if path == "/":
-            return True
-        path = os.path.dirname(path)
 
 
 def _read_site(root: str, site: str, result: Outside) -> None:

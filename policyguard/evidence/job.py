@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
+from policyguard.evidence.injection import injection_variables
 from policyguard.fs.ownership import is_below
 from policyguard.fs.safe_open import file_record
 from policyguard.model.facts import Assurance, Fact
@@ -24,53 +25,6 @@ INJECTED, FILES = "resource.code_injecting_env", "resource.files"
 
 MAX_FILES = 1_000
 """The maximum number of files that a job can name; more are a dataset."""
-
-INJECTION_VARIABLES: Mapping[str, str] = {
-    "BASH_ENV": "a file that every non-interactive bash runs first",
-    "BASH_FUNC_": "a function that replaces a command in every bash below (prefix)",
-    "ENV": "a file that an interactive POSIX shell runs first",
-    "SHELLOPTS": "options, xtrace among them, of every bash below",
-    "ZDOTDIR": "the folder of the files that every zsh runs first",
-    "PERL5OPT": "options of every perl, modules to load among them",
-    "PERL5LIB": "folders whose modules perl takes first",
-    "RUBYOPT": "options of every ruby, files to load among them",
-    "RUBYLIB": "folders that ruby loads from first",
-    "NODE_OPTIONS": "options of every node, modules to load among them",
-    "NODE_PATH": "folders that node loads modules from",
-    "JULIA_LOAD_PATH": "folders that julia loads from",
-    "PS4": "text that bash expands, commands in it too, when xtrace is on",
-    "LD_PRELOAD": "a library loaded into every process before its own",
-    "LD_AUDIT": "a library the dynamic linker calls for every symbol",
-    "LD_LIBRARY_PATH": "folders that are searched for libraries first",
-    "GCONV_PATH": "where the C library finds character converters, which are code",
-    "DYLD_": "the same on macOS (prefix)",
-    "PYTHONPATH": "folders whose modules come before the installed ones",
-    "PYTHONHOME": "another standard library",
-    "PYTHONSTARTUP": "a file that an interactive interpreter runs first",
-    "PYTHONINSPECT": "an interactive prompt when the program ends",
-    "PYTHONUSERBASE": "another user site, with its own .pth files",
-    "PYTHONEXECUTABLE": "the path from which the interpreter derives its prefix (macOS)",
-    "PYTHONPLATLIBDIR": "another folder for the standard library's extensions",
-    "PYTHONBREAKPOINT": "a function called at every `breakpoint()`",
-    "PYTHONWARNINGS": "may import a module named as a category",
-    "PYTHONPYCACHEPREFIX": "where byte code is taken from instead of from beside its source",
-    "PYTHON_EXEC": "the interpreter that torchrun starts for every worker",
-    "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "torch.load unpickles again, code in a checkpoint runs",
-    "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "torch.load of weights only, whatever the program asked",
-    "TORCH_DEVICE_BACKEND_AUTOLOAD": "whether `import torch` imports back ends from installed packages",
-    "TORCHINDUCTOR_CACHE_DIR": "where compiled kernels are taken from",
-    "TRITON_CACHE_DIR": "where compiled kernels are taken from",
-    "TORCH_EXTENSIONS_DIR": "where built C++ extensions are taken from",
-    "HF_MODULES_CACHE": "where remote model code is imported from",
-    "NCCL_NET_PLUGIN": "a library NCCL loads for its network",
-    "NCCL_TUNER_PLUGIN": "a library NCCL loads for tuning",
-    "NCCL_PROFILER_PLUGIN": "a library NCCL loads for profiling",
-    "NCCL_CONF_FILE": "a file that sets all of NCCL's variables, plug-ins among them",
-    "CUDA_INJECTION64_PATH": "a library every CUDA process loads",
-    "NVTX_INJECTION64_PATH": "a library every process that uses NVTX loads",
-}
-"""Variables that make a program run other code, or load data as code, with the reason. A name ending in `_` is a
-prefix."""
 
 _INTERPRETER = re.compile(r"(?:python|pypy|(?:ba|da|z|k)?sh|perl|ruby|node|julia|torchrun|deepspeed)[0-9.]*\Z")
 _PROGRAM_TEXT = re.compile(r".\.(?:py|pyw|pyc|pyz|sh|bash|pl|rb|lua|jl|R)\Z")
@@ -99,22 +53,6 @@ class JobCollector:
             except EvidenceError as problem:
                 missing[path] = str(problem)
         return Collected(entries=entries, missing=missing)
-
-
-def injection_variables(environment: Mapping[str, str], argv: Sequence[str] = ()) -> dict[str, str]:
-    """Return the `INJECTION_VARIABLES` that are set and not empty, with printable values.
-
-    An argument such as `LD_PRELOAD=x.so` counts as one that is set: `env` and many launchers take it so.
-    """
-    # The text of `bash -c` and `env -S` is one argument with several words; the same name may be given twice.
-    assigned = [word.split("=", 1) for argument in argv for word in (argument, *argument.split()) if "=" in word]
-    prefixes = tuple(name for name in INJECTION_VARIABLES if name.endswith("_"))
-    return {
-        printable_name(name): printable_name(value)
-        for name, value in (*environment.items(), *assigned)
-        # INVARIANT I17: every known injection variable that is set is reported; an empty one has no effect.
-        if value and (name in INJECTION_VARIABLES or name.startswith(prefixes))
-    }
 
 
 def resolve_executable(argv: tuple[str, ...], directory: str, environment: Mapping[str, str]) -> str:

@@ -14,7 +14,8 @@ from typing import Any
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import JobInputs, occurrences
 from policyguard.evidence.confinement import TREE, installations
-from policyguard.evidence.job import INJECTION_VARIABLES, resolve_executable
+from policyguard.evidence.injection import row_of
+from policyguard.evidence.job import resolve_executable
 from policyguard.fs.ownership import is_below
 from policyguard.text import printable_name
 
@@ -179,7 +180,7 @@ class MovedJob:
 
     def _variable(self, name: str, value: str) -> str:
         moved = self._text(value)
-        if name in INJECTION_VARIABLES or name == "PATH":
+        if row_of(name) is not None or name == "PATH":
             for part in moved.split(os.pathsep):
                 # INVARIANT I15: no variable leads a job that starts from its commit back into the work tree.
                 leads_back = is_below(os.path.realpath(part), self._root) and not self._is_staying(part)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from policyguard.evidence.job import injection_variables
+from policyguard.evidence.injection import injection_variables
 
 MAX_FILE_BYTES = 4 << 20
 """The maximum size read of a process's environment or mappings."""

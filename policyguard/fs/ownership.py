@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import AnyStr
 
 from policyguard.errors import ConfigurationError
@@ -117,6 +117,18 @@ def read_owned(path: str | os.PathLike[str], max_bytes: int, *, apart: Sequence[
     if len(data) > max_bytes:
         raise ConfigurationError(f"{path}: larger than {max_bytes} bytes")
     return data, resolved
+
+
+def is_written_by_only(path: str, owners: Collection[int]) -> bool:
+    """Return True if a path and all above it belong to root or these accounts, and nobody else may write there."""
+    while True:
+        status = os.stat(path)
+        is_sticky = status.st_mode & stat.S_ISVTX and status.st_uid == 0
+        if status.st_uid not in {0, *owners} or (status.st_mode & 0o022 and not is_sticky):
+            return False
+        if path == "/":
+            return True
+        path = os.path.dirname(path)
 
 
 def is_below(path: AnyStr, folder: AnyStr) -> bool:

@@ -45,14 +45,14 @@ def python_problem(options: Options) -> str | None:
     if options.value("-i") is not None:
         return "`-i` reads more of the program from standard input"
     for name, value in options.read:
-        if name == "-X" and value.partition("=")[0] not in _X_OPTIONS:
+        if name == "-X" and value.partition("=")[0] not in X_OPTIONS:
             return f"`-X {value}` is not known, or takes code from another folder"
         if name == "-W" and "." in value:
             return f"`-W {value}` imports a module"
     return None
 
 
-_X_OPTIONS = frozenset(
+X_OPTIONS = frozenset(
     (
         *(
             "faulthandler",

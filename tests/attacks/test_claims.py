@@ -65,6 +65,7 @@ def read(subject: str, resource: str = "repo:team/vision/trainer") -> Request:
 MEASURED: dict[str, Any] = {
     "code": CODE,
     "code_injecting_env": {},
+    "injection_treatment": {},
     "files": [],
     "checkpoints": [],
     "argv": ["python"],

@@ -37,6 +37,7 @@ JOB: dict[str, Any] = {
     "subject.authenticated": True,
     "resource.argv": ["python3", "train.py"],
     "resource.code_injecting_env": {},
+    "resource.injection_treatment": {},
     "resource.code": CODE,
     "resource.uncommitted": [],
     "resource.unsigned_commits": [],

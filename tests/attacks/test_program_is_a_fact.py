@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from policyguard.evidence.collector import JobInputs
-from policyguard.evidence.job import injection_variables
+from policyguard.evidence.injection import injection_variables
 from policyguard.evidence.program import PROGRAM, ProgramCollector
 from policyguard.model.request import Request
 from policyguard.values import FrozenMap

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from policyguard.evidence.job import INJECTION_VARIABLES
+from policyguard.evidence.injection import INJECTION_VARIABLES
 from tests.attacks.git_lab import git
 from tests.e2e.cli_lab import ROOT, CliLab, Ended, operator_words
 

@@ -16,7 +16,8 @@ from typing import TypeAlias
 
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import JobInputs
-from policyguard.evidence.job import injection_variables, program_files, resolve_executable
+from policyguard.evidence.injection import injection_variables
+from policyguard.evidence.job import program_files, resolve_executable
 from policyguard.hooks.watch.processes import SYSTEM_FOLDERS, code_folders
 from policyguard.program.follow import follow
 from policyguard.text import printable_name, quoted

@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from policyguard.confinement.profile import SYSTEM_CODE
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import JobInputs
-from policyguard.evidence.job import injection_variables, resolve_executable
+from policyguard.evidence.injection import injection_variables
+from policyguard.evidence.job import resolve_executable
 from policyguard.evidence.processes import Mapped, Process, describe, family_of, process
 from policyguard.fs.ownership import is_below
 from policyguard.fs.safe_open import reason_of

@@ -23,6 +23,7 @@ from policyguard.evidence.environment_collector import EnvironmentCollector, Mis
 from policyguard.evidence.from_commit import FromCommitCollector
 from policyguard.evidence.gpu_grants import GrantCollector
 from policyguard.evidence.identity import IdentityCollector
+from policyguard.evidence.injected import InjectionCollector
 from policyguard.evidence.job import JobCollector
 from policyguard.evidence.platform import ChannelCollector
 from policyguard.evidence.program import ProgramCollector
@@ -276,6 +277,7 @@ ALL_COLLECTORS: tuple[Collector, ...] = (
     JobCheckpoints(),
     GrantCollector("/nonexistent/grants"),
     QuotaCollector(file="/nonexistent/quota.json"),
+    InjectionCollector(),
     ProgramCollector(),
     ScaleCollector(),
     ConfinementCollector(),

@@ -17,7 +17,9 @@ from policyguard.evidence.environment_collector import EnvironmentCollector
 from policyguard.evidence.from_commit import FromCommitCollector, exported
 from policyguard.evidence.gpu_grants import GrantCollector
 from policyguard.evidence.identity import IdentityCollector
-from policyguard.evidence.job import INJECTION_VARIABLES, JobCollector
+from policyguard.evidence.injected import InjectionCollector
+from policyguard.evidence.injection import INJECTIONS
+from policyguard.evidence.job import JobCollector
 from policyguard.evidence.program import ProgramCollector
 from policyguard.evidence.quota import QuotaCollector
 from policyguard.evidence.repository import CODE, RepositoryCollector
@@ -32,6 +34,7 @@ ROWS = {
 COLLECTORS: tuple[Collector, ...] = (
     IdentityCollector(),
     JobCollector(),
+    InjectionCollector(),
     RepositoryCollector(),
     EnvironmentCollector("/nonexistent/baseline", ()),
     JobCheckpoints(),
@@ -77,10 +80,9 @@ def test_the_fields_of_the_code_record_are_on_the_page(tmp_path: Path) -> None:
     assert CODE in PAGE
 
 
-@pytest.mark.parametrize("name", INJECTION_VARIABLES)
-def test_every_injection_variable_is_on_the_page(name: str) -> None:
-    """With what it opens."""
-    assert (
-        f"| `{name}{'*' if name.endswith('_') else ''}` | {INJECTION_VARIABLES[name].removesuffix(' (prefix)')} |"
-        in PAGE
-    )
+@pytest.mark.parametrize("name", INJECTIONS)
+def test_every_injection_is_on_the_page(name: str) -> None:
+    """With its treatment and what it does."""
+    row = INJECTIONS[name]
+    treatment = f"{row.treatment}; elsewhere {row.elsewhere}" if row.elsewhere else row.treatment
+    assert f"| `{name.replace('.', ' ')}` | {treatment} | {row.effect} |" in PAGE

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from policyguard.evidence.collector import Collected, JobInputs
-from policyguard.evidence.job import INJECTION_VARIABLES, JobCollector, injection_variables, resolve_executable
+from policyguard.evidence.injection import INJECTION_VARIABLES, injection_variables
+from policyguard.evidence.job import JobCollector, resolve_executable
 from policyguard.model.facts import Assurance
 from policyguard.model.request import Request, request_digest
 from policyguard.text import printable_name
@@ -90,9 +91,10 @@ def test_a_command_that_does_not_exist_is_a_missing_fact(folder: Path) -> None:
     assert "resource.argv" in found.entries
 
 
-@pytest.mark.parametrize("name", [n for n in INJECTION_VARIABLES if not n.endswith("_")])
+@pytest.mark.parametrize("name", [n for n in INJECTION_VARIABLES if not n.startswith("GIT_CONFIG")])
 def test_every_door_is_seen(name: str) -> None:
     """I17: a door that is set is listed with its value."""
+    name = name.replace("*", "X")
     assert {name: "/tmp/x"} == injection_variables({name: "/tmp/x", "HOME": "/root", "PATH": "/bin"})
 
 
