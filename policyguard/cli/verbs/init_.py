@@ -59,6 +59,7 @@ logs:
 audiences: [local]
 policies:
   minEpoch: 1             # raise it together with `epoch:` in policies/schema.yaml
+  # To accept only policies that two persons have signed, name them under `signers:`; see docs/keys.md.
   # To accept one compiled snapshot only, pin the policy digest that `policyguard compile` prints, instead of minEpoch:
   # digests: ["64 HEX DIGITS"]
 """
