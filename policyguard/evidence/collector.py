@@ -56,6 +56,11 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
     submitted: JobInputs
     """The job as it was submitted: in the work tree."""
 
+    @property
+    def git_folder(self) -> str:
+        """The folder or file `.git` of the work tree."""
+        return self.repository.rstrip("/") + "/.git"
+
     def recorded(self, text: str) -> str:
         """Write placeholders for the folders that a text names, so that it is the same on every worker."""
         for name, folder in sorted(self.roots.items(), key=lambda item: (-len(item[1]), item[0])):

@@ -82,8 +82,9 @@ def confinement_record(inputs: JobInputs, shared: Mapping[str, str]) -> FrozenMa
     environments = _environments(executable)
     outputs = {name: _resolved(folder, inputs) for name, folder in inputs.outputs.items()}
     data = {name: _resolved(path, inputs) for name, path in inputs.data.items()}
+    code = (tree, *environments)
     for folder in outputs.values():
-        _check_output(folder, (tree, *environments))
+        _check_output(folder, code if inputs.export is None else (*code, inputs.export.git_folder))
     paths = merge_rights(
         system_paths(),
         {tree: "rx", os.path.realpath(executable): "rx"},
@@ -94,6 +95,7 @@ def confinement_record(inputs: JobInputs, shared: Mapping[str, str]) -> FrozenMa
         dict.fromkeys(outputs.values(), "rw"),
         shared,
     )
+    _check_writable(paths, code)
     roots = {TREE: tree} | ({"{env}": environments[0]} if environments else {})
     roots |= {f"{{output:{name}}}": folder for name, folder in outputs.items()}
     roots |= {f"{{data:{name}}}": path for name, path in data.items()}
@@ -157,6 +159,18 @@ def _check_output(folder: str, code: tuple[str, ...]) -> None:
                 f"output `{printable_name(folder)}`: would let the job change `{printable_name(part)}`",
                 help="name a folder of its own, such as /scratch/run-17",
             )
+
+
+def _check_writable(paths: Mapping[str, str], code: tuple[str, ...]) -> None:
+    """Refuse code in a folder that every job may write: shared memory, or one of the operator's configuration."""
+    for path, rights in paths.items():
+        for part in code:
+            if "w" in rights and is_below(part, path):
+                raise EvidenceError(
+                    f"`{printable_name(part)}`: every confined job may write `{printable_name(path)}`, "
+                    "expected code elsewhere",
+                    help="move it, set TMPDIR for the exported commit, or narrow `confinement:` in the configuration",
+                )
 
 
 def _environments(executable: str) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from policyguard.fs.ownership import is_below
 from policyguard.text import printable_name
 
 _PATH_END = re.compile(r"[\s:;,'\"|&<>()]")
+_SEPARATORS = re.compile(r"[\s:]")
 _PLACEHOLDER = re.compile(r"\{(?:tree|env|private|output:[^{}]*|data:[^{}]*)\}")
 
 
@@ -80,6 +81,14 @@ class MovedJob:
         return tuple(prefix for prefix in prefixes if self._committed(prefix) is None)
 
     def _check_declared(self) -> None:
+        # Programs fail late, and in odd ways, where a folder is missing.
+        for paths, exists, noun in (
+            (self._outputs, os.path.isdir, "folder"),
+            (self._data, os.path.exists, "file or folder"),
+        ):
+            for path in paths.values():
+                if not exists(path):
+                    raise EvidenceError(f"`{printable_name(path)}`: found no such {noun}, expected one for the job")
         for path in self._stays:
             if is_below(self._root, path):
                 raise EvidenceError(
@@ -181,9 +190,10 @@ class MovedJob:
     def _variable(self, name: str, value: str) -> str:
         moved = self._text(value)
         if row_of(name) is not None or name == "PATH":
-            for part in moved.split(os.pathsep):
+            for part in _SEPARATORS.split(moved):
                 # INVARIANT I15: no variable leads a job that starts from its commit back into the work tree.
-                leads_back = is_below(os.path.realpath(part), self._root) and not self._is_staying(part)
+                of_environment = any(is_below(os.path.normpath(part), folder) for folder in self.environments)
+                leads_back = is_below(os.path.realpath(part), self._root) and not of_environment
                 leads_out = not is_below(self._absolute(part), self._root)
                 if leads_back if os.path.isabs(part) else leads_out:
                     raise EvidenceError(

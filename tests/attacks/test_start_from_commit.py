@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -384,6 +385,37 @@ def test_a_program_from_elsewhere_is_refused(lab: Lab, tmp_path: Path) -> None:
         refused(lab, "expected a (program|file) of the commit", *argv)
         refused(lab, "would run, and is not in the commit", *argv, data={"d": str(folder)})
     refused(lab, "contains the work tree", data={"all": str(lab.folder)})
+
+
+def test_a_declared_folder_of_the_work_tree_is_no_way_back(lab: Lab) -> None:
+    """Data of the work tree stay where they are; code is not loaded from there."""
+    (lab.job / "src").mkdir()
+    (lab.job / "src" / "extra.py").write_text("")
+    (lab.job / ".gitignore").write_text("src/\n")
+    commit_all(lab.job)
+    argv = (sys.executable, "train.py", str(lab.ran))
+    src = str(lab.job / "src")
+    refused(lab, "leads out of the commit", *argv, data={"d": "src"}, environment={"PYTHONPATH": src})
+    refused(lab, "leads out of the commit", *argv, data={"d": "src"}, environment={"LD_PRELOAD": f"/x.so {src}/y.so"})
+    assert ran(lab, *argv, data={"d": "src"}, environment={"PATH": os.defpath, "DATA": src}) == "committed"
+    for fields in ("outputs", "data"):
+        declared: dict[str, Any] = {fields: {"o": "nosuch"}}
+        refused(lab, "found no such", *argv, **declared)
+
+
+def test_a_confined_job_writes_neither_its_export_nor_the_repository(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every confined job may write shared memory, so an export there would be its own to change."""
+    if abi_version()[0] < 1:
+        pytest.skip(f"needs Landlock: {abi_version()}")
+    refused(lab, "would let the job change", outputs={"o": ".git"}, confine=True)
+    refused(lab, "would let the job change", outputs={"o": str(lab.job / ".git" / "hooks")}, confine=True)
+    out = {"o": str(new_folder(lab.folder, "out"))}
+    object.__setattr__(lab, "ran", lab.folder / "out" / "ran")
+    assert ran(lab, outputs=out, confine=True) == "committed"
+    lab.ran.unlink()
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as shared_memory, monkeypatch.context() as patch:
+        patch.setattr("tempfile.tempdir", shared_memory)
+        refused(lab, "every confined job may write `/dev/shm`", outputs=out, confine=True)
 
 
 def test_a_link_to_the_work_tree_leads_no_argument_and_no_variable_back(lab: Lab, tmp_path: Path) -> None:
