@@ -29,6 +29,7 @@ from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import JobCollector
 from policyguard.evidence.program import ProgramCollector
 from policyguard.evidence.repository import CODE, RepositoryCollector
+from policyguard.exit_codes import DENIED
 from policyguard.fs import job_folder as job_folders
 from policyguard.guard import Guard
 from policyguard.hooks.launcher.launch import WatchOptions, launch
@@ -129,12 +130,15 @@ def test_a_program_replaced_after_the_decision_does_not_run(lab: Lab, moment: st
     assert leftovers(lab) == []
 
 
-def test_the_same_race_in_the_work_tree_is_refused_only_before_the_verification(lab: Lab) -> None:
-    """The twin: without `--from-commit` the second measurement refuses the first kind, and nothing the second."""
+def test_the_same_race_in_the_work_tree_is_refused_or_ended(lab: Lab) -> None:
+    """The twin: without `--from-commit` an edit before the verification is refused, one after it ends the job."""
     with pytest.raises(VerificationError, match="V7"):
         ran(lab, from_commit=False, options={"on_decision": replaces(lab)})
     (lab.job / "train.py").write_text(TRAIN)
-    assert ran(lab, from_commit=False, options={"on_start": replaces(lab)}) == "evil"
+    with guard_of(lab) as guard:
+        inputs = asked(lab, from_commit=False)
+        code = launch(guard, request(), inputs, lab.trust, audience="node-1", on_start=replaces(lab))
+        assert code == DENIED
 
 
 def test_an_uncommitted_module_does_not_run(lab: Lab) -> None:
