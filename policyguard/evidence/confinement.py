@@ -100,11 +100,14 @@ def confinement_record(inputs: JobInputs, shared: Mapping[str, str]) -> FrozenMa
     roots |= {f"{{output:{name}}}": folder for name, folder in outputs.items()}
     roots |= {f"{{data:{name}}}": path for name, path in data.items()}
     record = Profile(abi=abi, paths={**_without_covered(paths), PRIVATE: "rw"}).record(roots)
-    if inputs.export is None:
-        return record
-    # Each worker exports to a folder of its own.
-    del roots[TREE]
-    return FrozenMap({**record, "roots": FrozenMap(dict(sorted(roots.items())))})
+    return record if inputs.export is None else _without_tree(record)
+
+
+def _without_tree(record: FrozenMap) -> FrozenMap:
+    """Leave out where the commit was exported to: each worker exports to a folder of its own."""
+    roots = record["roots"]
+    assert isinstance(roots, FrozenMap)
+    return FrozenMap({**record, "roots": FrozenMap({name: path for name, path in roots.items() if name != TREE})})
 
 
 def _code_folder(inputs: JobInputs) -> str:
