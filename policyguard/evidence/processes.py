@@ -124,9 +124,7 @@ def process(pid: int) -> Process | None:
     except OSError:
         # The process has ended or is ending.
         return None
-    environment = dict(
-        os.fsdecode(entry).split("=", 1) for entry in _read(pid, "environ").split(b"\0") if b"=" in entry
-    )
+    environment = environment_of(pid)
     return Process(
         pid,
         int(status.get(b"Uid", b"0 0").split()[1]),
@@ -173,6 +171,17 @@ def _is_elf(pid: int, start: int | None) -> bool:
             return os.pread(memory.fileno(), 4, start) == b"\x7fELF"
     except OSError:
         return True
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    """Read the variables of a process, as they were when it started; none if they cannot be read."""
+    entries = _read(pid, "environ").split(b"\0")
+    return dict(os.fsdecode(entry).split("=", 1) for entry in entries if b"=" in entry)
+
+
+def command_of(pid: int) -> tuple[str, ...]:
+    """Read the command line of a process; empty if it has ended."""
+    return tuple(os.fsdecode(argument) for argument in _read(pid, "cmdline").split(b"\0")[:-1])
 
 
 def _all_processes() -> list[int]:

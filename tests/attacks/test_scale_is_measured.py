@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,12 @@ import pytest
 from policyguard.evidence.collector import JobInputs, gather
 from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import JobCollector
+from policyguard.evidence.processes import is_supported
 from policyguard.evidence.repository import RepositoryCollector
 from policyguard.evidence.scale import GPUS, ScaleCollector
 from policyguard.guard import Guard
+from policyguard.hooks.watch.growth import JobGrowth
+from policyguard.hooks.watch.processes import JobProcesses
 from policyguard.model.facts import Assurance, Facts
 from policyguard.model.request import Request
 from tests.e2e.launcher_lab import make_lab, request
@@ -265,3 +269,26 @@ def test_a_job_is_decided_on_the_measured_number(tmp_path: Path) -> None:
     assert not denied.allowed
     assert "resource.gpus = 512 (measured, scale: torch.distributed.run --nnodes 64 x" in denied.explain()
     assert guard.decide(request(gpus=8), lab.inputs((*torchrun, "train.py"))).decision.allowed
+
+
+@pytest.mark.skipif(not is_supported(), reason="this system has no /proc")
+@pytest.mark.parametrize(
+    ("environment", "number"),
+    [({"WORLD_SIZE": "512"}, 512), ({"SLURM_NNODES": "64", "SLURM_GPUS_ON_NODE": "8"}, 512), ({"WORLD_SIZE": "8"}, 0)],
+)
+def test_a_job_that_grows_after_the_decision_drifts(tmp_path: Path, environment: dict[str, str], number: int) -> None:
+    """A worker that joins later says so by its variables; 8 were decided."""
+    argv = (sys.executable, "-c", "input()")
+    inputs = JobInputs(argv=argv, directory=str(tmp_path), environment={"PATH": os.defpath})
+    processes = JobProcesses(inputs)
+    growth = JobGrowth(processes, 8)
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, env={**os.environ, **environment}) as job:
+        processes.started(job.pid)
+        processes.check()
+        drift = growth.check()
+        job.communicate(b"\n")
+    processes.check()
+    # What has grown stays reported after the process has ended.
+    assert growth.check() == drift
+    assert [(one.reason, one.state) for one in drift] == ([("drift.gpus", str(number))] if number else [])
+    assert not JobGrowth(processes, None).check()

@@ -33,6 +33,7 @@ from policyguard.evidence.from_commit import FROM_COMMIT, export_job
 from policyguard.evidence.identity import ACCOUNT
 from policyguard.evidence.job import EXECUTABLE, FILES, resolve_executable
 from policyguard.evidence.processes import is_supported
+from policyguard.evidence.scale import GPUS
 from policyguard.exit_codes import DENIED
 from policyguard.fs.job_folder import JobFolder, job_folder
 from policyguard.guard import Guard
@@ -43,6 +44,7 @@ from policyguard.hooks.launcher.running_job import RunningJob
 from policyguard.hooks.launcher.start_check import StartCheck
 from policyguard.hooks.launcher.supervise import ended_by_signals, supervise
 from policyguard.hooks.watch.alerts import Alerts
+from policyguard.hooks.watch.growth import JobGrowth
 from policyguard.hooks.watch.policies import Accepts, PolicyRecheck, trust_accepts
 from policyguard.hooks.watch.processes import JobProcesses
 from policyguard.hooks.watch.watch import Watch
@@ -282,6 +284,7 @@ class _AllowedJob:
     ) -> Watch:
         inputs = self._inputs
         processes = JobProcesses(inputs, environment[VARIABLE], options.libraries)
+        growth = JobGrowth(processes, self.bound.get(GPUS))
         running.on_start.append(lambda job: processes.started(job.pid, job.guardian_pid))
         recheck = PolicyRecheck(self._guard, self._signed.decision, options.accepts or trust_accepts(self._trust))
         if not is_supported():
@@ -296,7 +299,7 @@ class _AllowedJob:
             self.bound,
             period_s=period_s,
             alerts=running.alerts,
-            checks=(recheck.check, *((processes.check,) if is_supported() else ())),
+            checks=(recheck.check, *((processes.check, growth.check) if is_supported() else ())),
         )
 
 

@@ -53,6 +53,8 @@ class JobProcesses:
     """
 
     def __init__(self, inputs: JobInputs, mark: str = "", libraries: Sequence[str] = ()) -> None:
+        self.family: tuple[int, ...] = ()
+        """The processes of the job at the last check."""
         self._root, self._guardian, self._mark = 0, 0, os.fsencode(mark)
         self._variables = injection_variables(inputs.environment, inputs.argv)
         self._folders = (*SYSTEM_FOLDERS, *code_folders(inputs), *map(os.path.realpath, libraries))
@@ -75,6 +77,7 @@ class JobProcesses:
         except OSError as problem:
             text = f"cannot be inspected: {reason_of(problem)}"
             return (Drift("resource.process_unseen", PROCESS_UNSEEN, text, text),)
+        self.family = tuple(family)
         for pid in family:
             try:
                 running = process(pid)
