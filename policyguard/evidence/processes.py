@@ -40,7 +40,10 @@ class Mapped(msgspec.Struct, frozen=True):
 
 
 class Process(msgspec.Struct, frozen=True):
-    """One process: `executable` is its program, `tracer` the pid that traces it, 0 if none."""
+    """One process: `executable` is its program, `tracer` the pid that traces it, 0 if none.
+
+    `argv` and `directory` are empty where they cannot be read; a process can change its `argv`.
+    """
 
     pid: int
     uid: int
@@ -48,6 +51,8 @@ class Process(msgspec.Struct, frozen=True):
     tracer: int
     mapped: tuple[Mapped, ...]
     injected: Mapping[str, str]
+    argv: tuple[str, ...] = ()
+    directory: str = ""
 
 
 def is_supported() -> bool:
@@ -132,7 +137,16 @@ def process(pid: int) -> Process | None:
         int(status.get(b"TracerPid", b"0")),
         tuple(_mapped(pid, maps)),
         injection_variables(environment),
+        tuple(os.fsdecode(_read(pid, "cmdline")).split("\0")[:-1]),
+        _directory(pid),
     )
+
+
+def _directory(pid: int) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/cwd")
+    except OSError:
+        return ""
 
 
 def describe(pid: int) -> str:

@@ -8,18 +8,21 @@ does not undo its effects.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 
 from policyguard.confinement.profile import SYSTEM_CODE
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import JobInputs
-from policyguard.evidence.injection import injection_variables
+from policyguard.evidence.confinement import installations
+from policyguard.evidence.injection import INJECTIONS, REFUSED, injection_variables
 from policyguard.evidence.job import resolve_executable
 from policyguard.evidence.processes import Mapped, Process, describe, family_of, process
 from policyguard.fs.ownership import is_below
 from policyguard.fs.safe_open import reason_of
 from policyguard.git.directory import repository_root
 from policyguard.hooks.watch.drift import PROCESS, PROCESS_UNSEEN, Drift
+from policyguard.program.follow import follow
 from policyguard.text import printable_name
 
 SYSTEM_FOLDERS = (*SYSTEM_CODE, "/opt", "/nix/store", "/dev")
@@ -32,10 +35,14 @@ CACHE_VARIABLES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCH_EXTENSI
 CACHES = ("~/.cache", "~/.triton", "~/.nv", "/tmp/torchinductor_*")
 """Folders where kernel compilers write libraries while a job runs; accepted only if no other account can write."""
 
-INJECTING = frozenset(
-    {"LD_PRELOAD", "LD_AUDIT", "GCONV_PATH", "BASH_ENV", "PYTHONSTARTUP", "PYTHONHOME", "PYTHON_EXEC"}
-)
-"""Injection variables that no framework sets for its child processes, unlike PYTHONPATH and LD_LIBRARY_PATH."""
+INJECTING = frozenset(name for name, row in INJECTIONS.items() if row.treatment == REFUSED) - {
+    "PYTHONPATH",
+    "PYTHONPYCACHEPREFIX",
+}
+"""Injection variables that neither the launcher nor a framework sets for the processes of a job."""
+
+_LINKER = re.compile(r"ld(?:-linux[\w-]*|-musl-\w+|64|-[0-9.]+)?\.so(?:\.[0-9]+)*\Z")
+"""The names of dynamic linkers, which run any file that they are given: `ld.so FILE`."""
 
 MAX_UNREADABLE = 2
 """A process is reported after this many failed checks; one can fail while it starts or ends."""
@@ -60,7 +67,8 @@ class JobProcesses:
         self._folders = (*SYSTEM_FOLDERS, *code_folders(inputs), *map(os.path.realpath, libraries))
         self._caches = _caches(inputs.environment)
         self._known: set[tuple[bytes, bytes, int]] = set()
-        self._first = True
+        self._programs = _decided_programs(inputs)
+        self._commands: set[tuple[str, tuple[str, ...], str]] = set()
         self._findings: dict[str, None] = {}
         self._unreadable: dict[int, int] = {}
 
@@ -86,7 +94,6 @@ class JobProcesses:
                 continue
             if running is not None:
                 self._inspect(running, family)
-        self._first = self._first and not family
         drift = []
         if self._findings:
             drift.append(Drift("resource.process", PROCESS, _summary(self._findings), "\n".join(self._findings)))
@@ -99,8 +106,9 @@ class JobProcesses:
     def _inspect(self, running: Process, family: list[int]) -> None:
         executable = os.fsdecode(running.executable)
         program = os.path.basename(executable)
-        if self._first:
-            self._folders += _folders_of_prefix(_prefix(executable))
+        if (executable, running.argv, running.directory) not in self._commands:
+            self._commands.add((executable, running.argv, running.directory))
+            self._inspect_command(running, executable)
         for mapped in running.mapped:
             # A file that a job uses is accepted also after somebody deletes it.
             file = (mapped.path, mapped.device, mapped.inode)
@@ -118,6 +126,23 @@ class JobProcesses:
             if variables[name] != self._variables.get(name):
                 self._report(f"{name}={variables[name][:80]} (in {program})")
 
+    def _inspect_command(self, running: Process, executable: str) -> None:
+        """Report a file that is run by the dynamic linker or an interpreter, which the kernel sees as data."""
+        if _LINKER.match(os.path.basename(executable)) and executable not in self._programs:
+            self._report(f"runs a file by the dynamic linker: {' '.join(running.argv)[:200]}")
+            return
+
+        def resolve(argv: tuple[str, ...], directory: str, environment: Mapping[str, str]) -> str:
+            return executable if argv == running.argv else resolve_executable(argv, directory, environment)
+
+        try:
+            program = follow(running.argv, running.directory, {}, resolve)
+        except (EvidenceError, OSError):
+            return
+        path = os.path.realpath(program.path)
+        if program.kind in ("script", "shell") and path not in self._programs and not _lies_in(path, self._folders):
+            self._report(f"+ {path} (run by {os.path.basename(executable)})")
+
     def _belongs(self, running: Process, mapped: Mapped) -> bool:
         # INVARIANT I15: code without a name, in memory or deleted, never belongs where it was not seen before.
         if mapped.is_memory or mapped.deleted:
@@ -133,6 +158,15 @@ class JobProcesses:
         self._findings.setdefault(printable_name(text))
 
 
+def _decided_programs(inputs: JobInputs) -> frozenset[str]:
+    """List the programs that the decision is about: what the command starts, and what runs in the end."""
+    try:
+        program = follow(inputs.argv, inputs.directory, inputs.environment, resolve_executable)
+    except EvidenceError:
+        return frozenset()
+    return frozenset(os.path.realpath(path) for path in (*program.started, program.path) if path)
+
+
 def code_folders(inputs: JobInputs) -> tuple[str, ...]:
     """List the folders with a job's own code: its repository, its environment, the folders on its PATH.
 
@@ -144,6 +178,7 @@ def code_folders(inputs: JobInputs) -> tuple[str, ...]:
     except EvidenceError:
         executable = ""
     prefixes += [_prefix(executable), _prefix(os.path.realpath(executable))]
+    prefixes += installations(executable) if executable else ()
     folders = [folder for prefix in prefixes for folder in _folders_of_prefix(prefix)]
     named = [path for path in inputs.environment.get("LD_LIBRARY_PATH", "").split(os.pathsep) if os.path.isabs(path)]
     root = inputs.export.folder if inputs.export is not None else repository_root(inputs.directory)
