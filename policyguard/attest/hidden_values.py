@@ -50,7 +50,8 @@ def hide_values(facts: Facts, sensitive: frozenset[str], redactions: Mapping[str
     """
     replace = keyed_digests(key)
     hides = {**redactions, **{path: _both(redactions.get(path), replace) for path in COMMANDS}}
-    recorded = ((path, facts.entries[path].value) for path in COMMANDS.intersection(facts.entries))
+    quoting = ((path, facts.entries[path]) for path in COMMANDS.intersection(facts.entries))
+    recorded = ((path, fact.value) for path, fact in quoting if not fact.bound)
     for path, value in (*facts.bound.items(), *_claims(facts.request), *recorded):
         # INVARIANT I14: no digest without a key covers what is hidden.
         if path in sensitive or (path in hides and hides[path](value) != value):

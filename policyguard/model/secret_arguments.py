@@ -73,6 +73,9 @@ def hide_secrets(value: Value, replace: Replace) -> Value:
     elif isinstance(value, tuple):
         texts = [item for item in value if isinstance(item, str)]
         is_command = len(texts) == len(value)
+        # One search first: most commands have no secret.
+        if is_command and not _may_have_secrets("\n".join(texts)):
+            return value
         hidden = (
             tuple(_arguments(texts, replace)) if is_command else tuple([hide_secrets(item, replace) for item in value])
         )
@@ -90,6 +93,10 @@ def _arguments(arguments: Sequence[str], replace: Replace) -> Iterator[str]:
         is_shell = bool(_SHELL_OPTION.match(before) or _SHELL_TEXT.match(word))
         yield _replaced(word, replace, is_shell=is_shell)
         is_value, before = bool(_OPTION.match(word) and _SECRET_NAME.search(word)), word
+
+
+def _may_have_secrets(text: str) -> bool:
+    return "@" in text or _PLACEHOLDER in text or _SECRET_NAME.search(text) is not None
 
 
 def _replaced(text: str, replace: Replace, *, is_shell: bool) -> str:
