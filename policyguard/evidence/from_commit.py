@@ -22,6 +22,7 @@ from policyguard.evidence.job import resolve_executable
 from policyguard.evidence.moved_job import MovedJob
 from policyguard.fs.job_folder import job_folder
 from policyguard.fs.ownership import check_resolved, is_below
+from policyguard.fs.safe_open import reason_of
 from policyguard.git.directory import find_gitdir
 from policyguard.git.export import export_files
 from policyguard.git.objects import open_objects
@@ -84,7 +85,17 @@ def export_job(inputs: JobInputs, folder: str, *, owners: Collection[int] | None
         EvidenceError: the commit cannot be exported, the command names something of the work tree that is not in the
             commit, or the environment of its program would import code from the work tree.
     """
-    submitted = structs.replace(inputs, from_commit=True)
+    try:
+        return _export(structs.replace(inputs, from_commit=True), folder, owners)
+    except OSError as problem:
+        name = f"`{printable_name(str(problem.filename))}`: " if problem.filename is not None else ""
+        raise EvidenceError(
+            f"the commit cannot be exported: {name}{reason_of(problem)}",
+            help="set TMPDIR to a folder with space that this account can write",
+        ) from problem
+
+
+def _export(submitted: JobInputs, folder: str, owners: Collection[int] | None) -> JobInputs:
     _check_private(folder)
     git = find_gitdir(submitted.directory, frozenset(owners) if owners is not None else frozenset({os.geteuid(), 0}))
     commit, branch = References(git).head()

@@ -563,6 +563,13 @@ def full(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("policyguard.git.export.os.write", write)
 
 
+def full_from_the_start(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(path: str, text: str) -> None:
+        raise OSError(28, "No space left on device", path)
+
+    monkeypatch.setattr("policyguard.git.objects._write", write)
+
+
 def noexec(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     status = os.statvfs("/")
     flags = type("Status", (), {"f_flag": status.f_flag | os.ST_NOEXEC})
@@ -578,6 +585,7 @@ def shared(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (unwritable, "no folder can be made for the job: no such file"),
         (full, "cannot be exported to .*: no space left"),
+        (full_from_the_start, "the commit cannot be exported: .*: no space left"),
         (noexec, "executes nothing"),
         (shared, "the commit cannot be exported"),
     ],
