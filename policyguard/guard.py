@@ -19,7 +19,7 @@ from policyguard.attest.keys import PrivateKey, PublicKey
 from policyguard.attest.note import NoteKey
 from policyguard.audit.log import Log
 from policyguard.audit.policy_epochs import PoliciesMovedOn
-from policyguard.audit.receipt import SignedDecision
+from policyguard.audit.receipt import Receipt, SignedDecision
 from policyguard.decide.engine import Engine
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import AccessDenied, ConfigurationError
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from policyguard.attest.trust import PolicySigners
+    from policyguard.audit.job_end import JobEnded
     from policyguard.evidence.identity import Caller
 
 
@@ -422,6 +423,14 @@ class Guard:
             signed, self._reserve, self._snapshot, self._log, self._key, self._clock
         )
         return held
+
+    def record_job_end(self, end: JobEnded) -> Receipt:
+        """Log how a job of this guard ended, durably.
+
+        Raises:
+            AuditError: the log cannot be written.
+        """
+        return self._log.append(_load("audit.job_end").job_end_leaf(end, self._key))
 
     def remember_list(self, keys: Sequence[str], sequence: int) -> int:
         """Record in the log that a revocation list was used; return the highest sequence that the log has seen.

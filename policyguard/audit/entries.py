@@ -60,4 +60,5 @@ APPROVAL_ENTRY = EntryType("application/vnd.policyguard.approval.v1+json", "appr
 HANDOVER_ENTRY = EntryType("application/vnd.policyguard.key-handover.v1+json", "handover of the log")
 LINK_ENTRY = EntryType("application/vnd.policyguard.log-link.v1+json", "link")
 REVOCATIONS_ENTRY = EntryType("application/vnd.policyguard.revocations-seen.v1+json", "use of a revocation list")
+JOB_END_ENTRY = EntryType("application/vnd.policyguard.job-end.v1+json", "end of a job")
 RESERVATION_ENTRY = EntryType("application/vnd.policyguard.reservation.v1+json", "reservation")

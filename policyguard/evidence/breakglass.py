@@ -14,7 +14,13 @@ import msgspec
 
 from policyguard.attest.dsse import parse
 from policyguard.attest.statement import Predicate, parse_statement
-from policyguard.audit.entries import APPROVAL_ENTRY, LINK_ENTRY, RESERVATION_ENTRY, REVOCATIONS_ENTRY
+from policyguard.audit.entries import (
+    APPROVAL_ENTRY,
+    JOB_END_ENTRY,
+    LINK_ENTRY,
+    RESERVATION_ENTRY,
+    REVOCATIONS_ENTRY,
+)
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.errors import AuditError, EvidenceError, VerificationError
 from policyguard.evidence.collector import Collected, JobInputs
@@ -115,7 +121,7 @@ def _within_s(predicate: Predicate) -> int | None:
     return min(int(match[1]) for match in matches) * 3600 if matches else None
 
 
-_OTHERS = (APPROVAL_ENTRY, RESERVATION_ENTRY, REVOCATIONS_ENTRY, LINK_ENTRY)
+_OTHERS = (APPROVAL_ENTRY, JOB_END_ENTRY, RESERVATION_ENTRY, REVOCATIONS_ENTRY, LINK_ENTRY)
 
 
 def _decisions(store: SqliteStore, report: Callable[[AuditError], object] | None) -> Iterator[tuple[int, Predicate]]:

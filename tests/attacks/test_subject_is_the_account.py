@@ -13,6 +13,7 @@ import pytest
 from policyguard import Guard
 from policyguard.attest.dsse import parse
 from policyguard.attest.statement import parse_statement
+from policyguard.audit.entries import DECISION_ENTRY
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.evidence import identity
 from policyguard.evidence.identity import Caller, calling_account
@@ -38,7 +39,8 @@ def submit(lab: Lab, *words: str, subject: str | None = None, **variables: str) 
 
 def last(lab: Lab) -> Any:  # noqa: F811
     with SqliteStore.open(lab.op / "audit.db", read_only=True) as store:
-        return parse_statement(parse(list(store.read(0, 100))[-1].leaf).payload).predicate
+        decisions = [row.leaf for row in store.read(0, 100) if DECISION_ENTRY.matches(row.leaf)]
+        return parse_statement(parse(decisions[-1]).payload).predicate
 
 
 def denied(lab: Lab, ended: Ended, reason: str, *, account: str = f"user:{LOGIN}", named: str = "user:alice") -> None:  # noqa: F811

@@ -13,6 +13,7 @@ import pytest
 
 from policyguard.attest.dsse import parse
 from policyguard.attest.statement import parse_statement
+from policyguard.audit.entries import DECISION_ENTRY
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.evidence.processes import is_supported
 from policyguard.hooks.watch.gaps import MIN_GAP_S
@@ -49,7 +50,7 @@ def reasons(log: Path) -> list[tuple[str, ...]]:
     with SqliteStore.open(log, read_only=True) as store:
         last = store.last()
         assert last is not None
-        leaves = [row.leaf for row in store.read(0, last.entry + 1)]
+        leaves = [row.leaf for row in store.read(0, last.entry + 1) if DECISION_ENTRY.matches(row.leaf)]
     return [parse_statement(parse(leaf).payload).predicate.reason_codes for leaf in leaves]
 
 

@@ -79,7 +79,8 @@ class CliLab:
             return []
         ended = self.here("audit", "tail", "-n", "1000", "--json")
         assert ended.code == 0, ended.err
-        return [json.loads(line) for line in ended.out.splitlines()]
+        entries = [json.loads(line) for line in ended.out.splitlines()]
+        return [entry for entry in entries if entry.get("event") != "job.ended"]
 
     def write_request(self, name: str, **changes: Any) -> str:
         """Write the allowed example with these top-level members changed, and return its path."""

@@ -17,6 +17,7 @@ import pytest
 
 from policyguard.attest.dsse import parse
 from policyguard.attest.statement import Predicate, parse_statement
+from policyguard.audit.entries import DECISION_ENTRY
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.errors import AccessDenied
 from policyguard.evidence.collector import JobInputs
@@ -174,8 +175,8 @@ DENIALS = {"no rule allows": too_large, "another subject": unknown_subject, "an 
 
 def last_decision(lab: Lab) -> Predicate:
     with SqliteStore.open(lab.folder / "audit.db", read_only=True) as store:
-        rows = list(store.read(0, 100))
-    return parse_statement(parse(rows[-1].leaf).payload).predicate
+        decisions = [row.leaf for row in store.read(0, 100) if DECISION_ENTRY.matches(row.leaf)]
+    return parse_statement(parse(decisions[-1]).payload).predicate
 
 
 def check_not_started(lab: Lab, start: Start, request: Request) -> None:

@@ -77,7 +77,7 @@ def events(lab: Lab) -> list[str]:
     return [
         reservation_event(leaf, entry).event
         if RESERVATION_ENTRY.matches(leaf)
-        else parse_entry(leaf, entry).data["decision"]
+        else str((data := parse_entry(leaf, entry).data).get("decision", data.get("event")))
         for entry, leaf in enumerate(leaves)
     ]
 
@@ -94,7 +94,8 @@ def test_a_second_job_waits_until_the_first_ends(lab: Lab) -> None:
     assert start(lab, on_start=meanwhile) == 0
     assert refused == [("quota.team_limit",)]
     assert start(lab) == 0
-    assert events(lab) == ["allow", "reserve", "start", "deny", "end", "allow", "reserve", "start", "end"]
+    ended = ["job.ended", "end"]
+    assert events(lab) == ["allow", "reserve", "start", "deny", *ended, "allow", "reserve", "start", *ended]
 
 
 def test_a_job_that_cannot_start_gives_its_room_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import pytest
 from policyguard.attest.dsse import parse
 from policyguard.attest.statement import Predicate, parse_statement
 from policyguard.audit.check import check_log
+from policyguard.audit.entries import JOB_END_ENTRY
 from policyguard.audit.proofs import prove_inclusion
 from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.sqlite import SqliteStore
@@ -41,6 +42,8 @@ def entries(lab: Lab) -> list[Predicate]:
         assert last is not None
         found = []
         for row in store.read(0, last.entry + 1):
+            if JOB_END_ENTRY.matches(row.leaf):
+                continue
             envelope = parse(row.leaf)
             verify_origin(SignedDecision(envelope, prove_inclusion(store, row.entry)).to_json(), lab.trust)
             found.append(parse_statement(envelope.payload).predicate)

@@ -15,6 +15,7 @@ import pytest
 
 from policyguard.attest.dsse import parse
 from policyguard.attest.statement import Predicate, parse_statement
+from policyguard.audit.entries import JOB_END_ENTRY
 from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.errors import PolicyGuardError
@@ -71,7 +72,8 @@ def entries(lab: Lab) -> list[Predicate]:
     with SqliteStore.open(lab.folder / "audit.db", read_only=True) as store:
         last = store.last()
         assert last is not None
-        return [parse_statement(parse(row.leaf).payload).predicate for row in store.read(0, last.entry + 1)]
+        leaves = [row.leaf for row in store.read(0, last.entry + 1) if not JOB_END_ENTRY.matches(row.leaf)]
+        return [parse_statement(parse(leaf).payload).predicate for leaf in leaves]
 
 
 class Run:

@@ -10,6 +10,7 @@ import pytest
 
 from policyguard.attest.dsse import parse
 from policyguard.attest.statement import parse_statement
+from policyguard.audit.entries import DECISION_ENTRY
 from policyguard.audit.stores.sqlite import SqliteStore
 from tests.e2e.launcher_lab import Lab
 from tests.e2e.watch_lab import PERIOD_S, Obeying, eventually, obeying_lab
@@ -34,8 +35,8 @@ def last_entry(lab: Lab) -> object:
     with SqliteStore.open(lab.folder / "audit.db", read_only=True) as store:
         last = store.last()
         assert last is not None
-        (row,) = store.read(last.entry, last.entry + 1)
-        return parse_statement(parse(row.leaf).payload).predicate
+        decisions = [row.leaf for row in store.read(0, last.entry + 1) if DECISION_ENTRY.matches(row.leaf)]
+        return parse_statement(parse(decisions[-1]).payload).predicate
 
 
 def test_policies_that_now_deny_are_a_logged_alert(lab: Lab) -> None:

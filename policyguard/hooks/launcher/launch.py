@@ -258,21 +258,21 @@ class _AllowedJob:
         start = starter(inputs, self.bound, self._folder, environment)
         options = watch or WatchOptions()
         alerts = Alerts(self._guard, self._request, verified, options.on_alert, options.on_problem, self._clock)
-        running = RunningJob(alerts, self._check, environment)
-        watching = None
+        log_end = self._guard.record_job_end
+        running = RunningJob(alerts, log_end, verified.predicate, self._check, environment)
         if options.period_s is not None:
-            watching = self._watch(verified, environment, options, options.period_s, running)
+            running.watch = self._watch(verified, environment, options, options.period_s, running)
         status = supervise(
             inputs.argv,
             executable,
             self._check.directory,
             environment,
             start=start,
-            alongside=watching.running_alongside if watching is not None else None,
+            alongside=running.watch.running_alongside if running.watch is not None else None,
             on_start=running.started,
             on_end=running.ended,
         )
-        return DENIED if running.is_refused or (watching is not None and watching.ended_job) else status
+        return DENIED if running.is_refused else status
 
     def _watch(
         self,

@@ -44,7 +44,14 @@ class Ended(msgspec.Struct, frozen=True):
 
 def is_available() -> bool:
     """Return True if this system can find and end every descendant of a process."""
-    return sys.platform == "linux" and hasattr(os, "pidfd_open") and is_supported() and _prctl is not None
+    if sys.platform != "linux" or not hasattr(os, "pidfd_open") or not is_supported() or _prctl is None:
+        return False
+    try:
+        # Older kernels, and containers with a narrow filter of system calls, refuse it.
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError:
+        return False
+    return True
 
 
 def set_subreaper(*, on: bool) -> None:

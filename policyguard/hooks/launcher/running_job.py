@@ -7,18 +7,24 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Mapping
 
 from msgspec import structs
 
-from policyguard.errors import EvidenceError
+from policyguard.attest.statement import Predicate
+from policyguard.audit.job_end import JOB_ENDED, JobEnded
+from policyguard.errors import EvidenceError, PolicyGuardError
+from policyguard.exit_codes import DENIED
 from policyguard.hooks.launcher.guardian import JobEnd
 from policyguard.hooks.launcher.process_tree import Ended
 from policyguard.hooks.launcher.start_check import DELAYS_S, StartCheck
 from policyguard.hooks.launcher.supervise import Running
 from policyguard.hooks.watch.alerts import Alerts
 from policyguard.hooks.watch.drift import KILLED, OUTLIVED, START, UNGUARDED, Drift
+from policyguard.hooks.watch.watch import Watch
 from policyguard.text import counted
+from policyguard.values import format_instant
 
 
 class RunningJob:
@@ -26,23 +32,36 @@ class RunningJob:
 
     Args:
         alerts: logs what is not as it should be.
+        log_end, allowed: logs how the job of this decision ended.
         check: compares what was started with what was measured.
         environment: the variables of the job.
     """
 
-    def __init__(self, alerts: Alerts, check: StartCheck, environment: Mapping[str, str]) -> None:
-        self.alerts = alerts
+    def __init__(
+        self,
+        alerts: Alerts,
+        log_end: Callable[[JobEnded], object],
+        allowed: Predicate,
+        check: StartCheck,
+        environment: Mapping[str, str],
+    ) -> None:
+        self.alerts, self._log_end, self._allowed = alerts, log_end, allowed
         self._check, self._environment = check, environment
         self._checking: threading.Thread | None = None
         self._has_ended = threading.Event()
         self._pid = 0
         self.on_start: list[Callable[[Running], object]] = []
-        self.is_refused = False
-        """True if the job was ended because it is not what was decided, or somebody killed its guardian."""
+        self.watch: Watch | None = None
+        self._is_refused = False
+
+    @property
+    def is_refused(self) -> bool:
+        """True if the job was ended: it is not what was decided, it changed, or somebody killed its guardian."""
+        return self._is_refused or (self.watch is not None and self.watch.ended_job)
 
     def started(self, job: Running) -> None:
         """Note that the job has started."""
-        self._pid = job.pid
+        self._pid, self._started_at, self._started = job.pid, time.time_ns(), time.monotonic()
         if not job.guardian_pid:
             text = "what leaves the job's process group is neither found nor ended, expected Linux 5.4 or newer"
             self.alerts.report_problem(EvidenceError(text))
@@ -62,7 +81,7 @@ class RunningJob:
     def _refuse(self, job: Running, problem: str) -> bool:
         """End a job that is not what was decided, and log why; return True if there is a problem."""
         if problem:
-            self.is_refused = True
+            self._is_refused = True
             self.alerts.log(Drift("resource.start", START, problem))
             job.end(at_once=True)
         return bool(problem)
@@ -72,11 +91,30 @@ class RunningJob:
         self._has_ended.set()
         if self._checking is not None:
             self._checking.join()
-        is_ours = self.is_refused
-        self.is_refused = is_ours or end.guardian_lost
-        drift = drift_at_end(structs.replace(end, unexpected_signal=0) if is_ours else end, self._pid)
+        drift = drift_at_end(structs.replace(end, unexpected_signal=0) if self._is_refused else end, self._pid)
+        self._is_refused = self._is_refused or end.guardian_lost
         if drift:
             self.alerts.log(*drift)
+        try:
+            self._log_end(self._entry(end))
+        except PolicyGuardError as problem:
+            self.alerts.report_problem(problem)
+
+    def _entry(self, end: JobEnd) -> JobEnded:
+        number = max(0, -end.status)
+        return JobEnded(
+            decision_id=self._allowed.decision_id,
+            event=JOB_ENDED,
+            subject=self._allowed.requester,
+            resource=self._allowed.resource,
+            started=format_instant(self._started_at),
+            at=format_instant(time.time_ns()),
+            duration_ms=round((time.monotonic() - self._started) * 1000),
+            status=DENIED if self.is_refused else 128 + number if number else end.status,
+            pid=self._pid,
+            signal=_signal_name(number),
+            outlived=end.outlived.count,
+        )
 
 
 def drift_at_end(end: JobEnd, pid: int) -> tuple[Drift, ...]:
@@ -95,6 +133,16 @@ def drift_at_end(end: JobEnd, pid: int) -> tuple[Drift, ...]:
     if end.outlived.count:
         drift.append(Drift("resource.processes", OUTLIVED, _outlived(end.outlived)))
     return tuple(drift)
+
+
+def _signal_name(number: int) -> str:
+    if not number:
+        return ""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        # Real-time signals between the first and the last have no name.
+        return f"SIG{number}"
 
 
 def _killed(number: int, pid: int) -> str:

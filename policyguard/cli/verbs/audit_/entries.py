@@ -13,8 +13,16 @@ from policyguard.attest.dsse import Envelope, parse
 from policyguard.attest.sshsig import SshSignatureError, parse_signature
 from policyguard.attest.statement import Predicate, parse_statement
 from policyguard.audit.approvals import approval_line
-from policyguard.audit.entries import APPROVAL_ENTRY, HANDOVER_ENTRY, LINK_ENTRY, RESERVATION_ENTRY, REVOCATIONS_ENTRY
+from policyguard.audit.entries import (
+    APPROVAL_ENTRY,
+    HANDOVER_ENTRY,
+    JOB_END_ENTRY,
+    LINK_ENTRY,
+    RESERVATION_ENTRY,
+    REVOCATIONS_ENTRY,
+)
 from policyguard.audit.handover import read_handover
+from policyguard.audit.job_end import job_end
 from policyguard.audit.links import parse_link
 from policyguard.audit.reservation_events import reservation_event
 from policyguard.audit.revocation_lists import list_seen
@@ -50,6 +58,8 @@ def parse_entry(leaf: bytes, entry: int) -> EntryText:
         return _approval(leaf, entry)
     if RESERVATION_ENTRY.matches(leaf):
         return _reservation(leaf, entry)
+    if JOB_END_ENTRY.matches(leaf):
+        return _job_end(leaf, entry)
     if LINK_ENTRY.matches(leaf):
         return _link(leaf, entry)
     if REVOCATIONS_ENTRY.matches(leaf):
@@ -124,6 +134,17 @@ def _reservation(leaf: bytes, entry: int) -> EntryText:
     line = f"{entry:>6}  {event.at:<30}  {event.event.upper()}  {event.decision_id}{promised}"
     data = json.loads(parse(leaf).payload)
     return EntryText(line, {"entry": entry, "reservation": event.event, **data}, data, "reservation", event.at)
+
+
+def _job_end(leaf: bytes, entry: int) -> EntryText:
+    end = job_end(leaf, entry)
+    how = f"{end.status} by {end.signal}" if end.signal else f"{end.status}"
+    line = (
+        f"{entry:>6}  {end.at:<30}  ENDED  {end.subject}  {end.resource}  status {how}  "
+        f"after {end.duration_ms / 1000:.1f} s  {end.decision_id}"
+    )
+    statement = json.loads(parse(leaf).payload)
+    return EntryText(line, {"entry": entry, **statement}, statement, "job-end", end.at, end.subject)
 
 
 def _revocations(leaf: bytes, entry: int) -> EntryText:
