@@ -132,7 +132,8 @@ class _Lab:
 
     def git(self, *arguments: str) -> str:
         identity = ("-c", "user.name=lab", "-c", "user.email=lab@localhost", "-c", "commit.gpgsign=false")
-        ended = _run(["git", *identity, *arguments], self.code, {})
+        closed = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
+        ended = _run(["git", *identity, *arguments], self.code, closed)
         if ended.code:
             raise EvidenceError(f"`git {arguments[0]}` failed: {ended.err.strip().splitlines()[-1:]}")
         return ended.out.strip()
@@ -305,12 +306,11 @@ def _excerpt(text: str, parts: Sequence[str]) -> str:
 
 def _plain_environment() -> dict[str, str]:
     """Copy our environment without variables that the policies forbid or that redirect git."""
-    closed = {
+    return {
         name: value
         for name, value in os.environ.items()
         if row_of(name) is None and not name.startswith(("GIT_", "POLICYGUARD_"))
     }
-    return {**closed, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
 
 
 def _run(argv: Sequence[str], where: Path, variables: Mapping[str, str]) -> _Ended:
