@@ -98,6 +98,11 @@ def export_job(inputs: JobInputs, folder: str, *, owners: Collection[int] | None
 def _export(submitted: JobInputs, folder: str, owners: Collection[int] | None) -> JobInputs:
     _check_private(folder)
     git = find_gitdir(submitted.directory, frozenset(owners) if owners is not None else frozenset({os.geteuid(), 0}))
+    if is_below(folder, git.root):
+        raise EvidenceError(
+            f"`{printable_name(folder)}`: is in the work tree, expected a folder for the export elsewhere",
+            help="set TMPDIR to a folder outside of the repository",
+        )
     commit, branch = References(git).head()
     with open_objects(git, commit, time.monotonic() + TIMEOUT_S) as reader:
         tree = tree_of(reader, commit)

@@ -7,7 +7,7 @@ only `git cat-file` runs, in a private git directory (`objects.py`).
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from policyguard.errors import EvidenceError
 from policyguard.fs.safe_open import reason_of
@@ -54,8 +54,9 @@ def _write_all(reader: ObjectReader, files: Mapping[bytes, Entry], top: bytes, p
         os.mkdir(os.path.join(top, path), 0o700)
     links = {}
     contents = reader.read_blobs([entry.oid for entry in files.values()])
-    for (path, entry), content in zip(files.items(), contents, strict=True):
+    for path, entry in files.items():
         progress[:] = [path]
+        content = _next(contents, path)
         if entry.mode == SYMLINK:
             links[path] = content
             continue
@@ -70,6 +71,13 @@ def _write_all(reader: ObjectReader, files: Mapping[bytes, Entry], top: bytes, p
         _check_stays_inside(top, path)
     for path in (*reversed(folders), b""):
         os.chmod(os.path.join(top, path), FOLDER_MODE)
+
+
+def _next(contents: Iterator[bytes], path: bytes) -> bytes:
+    try:
+        return next(contents)
+    except EvidenceError as problem:
+        raise EvidenceError(f"`{printable_name(path)}`: {problem}") from problem
 
 
 def _check_folder(folder: str) -> None:

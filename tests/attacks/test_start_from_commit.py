@@ -244,7 +244,14 @@ def test_a_damaged_object_is_not_exported(lab: Lab) -> None:
     path = objects / oid[:2] / oid[2:]
     path.chmod(0o644)
     path.write_bytes((objects / other[:2] / other[2:]).read_bytes())
-    refused(lab, oid[:12])
+    refused(lab, f"`helper.py`: object `{oid}`: its content does not have this id")
+
+
+def test_a_file_that_is_too_large_is_named(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("policyguard.git.objects.MAX_OBJECT_BYTES", 300)
+    (lab.job / "weights").write_bytes(b"x" * 301)
+    commit_all(lab.job)
+    refused(lab, "`weights`: object `[0-9a-f]{40}`: found a blob of 301 bytes")
 
 
 LEAVING = {
@@ -576,6 +583,10 @@ def noexec(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("policyguard.git.export.os.statvfs", lambda _: flags)
 
 
+def inside(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(new_folder(lab.job, "tmp")))
+
+
 def shared(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     (lab.folder / "tmp").chmod(0o777)
 
@@ -586,6 +597,7 @@ def shared(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         (unwritable, "no folder can be made for the job: no such file"),
         (full, "cannot be exported to .*: no space left"),
         (full_from_the_start, "the commit cannot be exported: .*: no space left"),
+        (inside, "is in the work tree, expected a folder for the export elsewhere"),
         (noexec, "executes nothing"),
         (shared, "the commit cannot be exported"),
     ],
