@@ -76,7 +76,7 @@ def test_a_clean_environment_has_no_findings(prefix: Path, baseline: Baseline) -
     """The twin of everything below."""
     report = verify_environment(str(prefix), baseline)
     starting = (f"{SITE}/tool.pth: import tool",)
-    assert report == EnvironmentReport(read=report.read, starting=starting)
+    assert report == EnvironmentReport(read=report.read, starting=starting, digest=report.digest)
     assert report.is_clean
     assert verify_environment(str(prefix), None).unowned == ()
 
