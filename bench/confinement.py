@@ -81,7 +81,7 @@ def from_commit(runs: int) -> Section:
 
 
 def _created() -> float:
-    """Measure what the file system takes for creating and removing these files, whoever does it; microseconds."""
+    """Measure what the file system takes for creating and removing these files; microseconds."""
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         _write_files(folder)
