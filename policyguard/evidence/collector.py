@@ -68,6 +68,10 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
         return text
 
 
+GUARD_VARIABLES = "POLICYGUARD_"
+"""How the names of policyguard's own variables begin; a job gets none of those that its launcher has."""
+
+
 class JobInputs(msgspec.Struct, frozen=True, kw_only=True):
     """What is about to run: the command, its working directory and environment, and the files the job names.
 

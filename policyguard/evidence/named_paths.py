@@ -18,7 +18,7 @@ from urllib.parse import unquote
 import msgspec
 
 from policyguard.errors import EvidenceError
-from policyguard.evidence.collector import JobInputs
+from policyguard.evidence.collector import GUARD_VARIABLES, JobInputs
 from policyguard.evidence.settings_texts import is_settings, texts_of
 from policyguard.fs.ownership import is_below
 
@@ -101,8 +101,10 @@ class _Search:
                 self._try(piece, self._inputs.directory)
 
     def variables(self) -> None:
-        """Try the value of each variable; a folder only where the name says that it is loaded (`_LOADED`)."""
+        """Try the values of the job's variables; a folder only where its name says that it is loaded (`_LOADED`)."""
         for name, value in self._environment.items():
+            if name.startswith(GUARD_VARIABLES):
+                continue
             is_loaded = _LOADED.search(name.upper()) is not None
             self._by_name_only = not (is_loaded or _SETTINGS.search(name.upper()))
             texts = (value, *value.split(os.pathsep)) if os.pathsep in value and name != "PATH" else (value,)

@@ -227,6 +227,14 @@ def test_names_of_checkpoints_in_a_long_list_are_seen(lab: Path) -> None:
     assert "hostile" in verdicts(lab, "--list", "list.txt").values()
 
 
+def test_variables_of_the_guard_are_none_of_the_job(lab: Path) -> None:
+    """The configuration that the launcher's variable names is not loaded by the job, which never gets it."""
+    settings = lab / "policyguard.yaml"
+    settings.write_text(f"repositories: {{team/v/trainer: {{path: {lab / 'store'}}}}}\n")
+    assert verdicts(lab, POLICYGUARD_CONFIG=str(settings)) == {}
+    assert verdicts(lab, TRAINER_CONFIG=str(settings)) != {}
+
+
 def test_an_ordinary_command_has_no_checkpoints(lab: Path) -> None:
     assert not verdicts(lab, "--lr", "0.1", "--epochs", "90", "--name=run/17", "-v", "a,b;c", "", "{", "'", "\\")
 

@@ -37,7 +37,8 @@ KEYS = {name: PrivateKey(bytes([number]) * 32) for number, name in enumerate(("o
 
 def asked(who: str = "ines", verb: str = "kill", ticket: str = "INC-18") -> Request:
     context = {"ticket": ticket} if ticket else {}
-    return Request.of(f"user:{who}", f"job:breakglass-{verb}", "job:team/vision/run-21", context=context)
+    size = {"gpus": 8} if verb == "modify" else {}
+    return Request.of(f"user:{who}", f"job:breakglass-{verb}", "job:team/vision/run-21", context=context, **size)
 
 
 def whole_seconds() -> Instant:

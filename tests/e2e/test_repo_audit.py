@@ -30,7 +30,7 @@ Audit = Callable[..., tuple[int, dict[str, Any]]]
 
 @pytest.fixture
 def forge(tmp_path: Path) -> Forge:
-    """A forge with a baseline from its first day, on which alice then pushed `topic` twice and `wip/a` once."""
+    """A forge with a baseline from its first day, on which alice then pushed `topic` twice and `wip/alice/a` once."""
     return pushed_to(tmp_path)
 
 
@@ -54,8 +54,8 @@ def pushed_to(folder: Path) -> Forge:
     for name in ("one.md", "two.md"):
         forge.commit(name)
         assert forge.push("topic").accepted
-    forge.git(forge.work, "branch", "wip/a", "main")
-    assert forge.push("wip/a").accepted
+    forge.git(forge.work, "branch", "wip/alice/a", "main")
+    assert forge.push("wip/alice/a").accepted
     return forge
 
 
@@ -107,16 +107,16 @@ def said(answer: dict[str, Any]) -> list[tuple[str, str]]:
 
 def test_a_repository_that_only_hooks_moved_is_clean(forge: Forge, audited: Audit) -> None:
     """Created, moved, rewritten, deleted, refused, all or none, packed: whatever went through git is explained."""
-    forge.git(forge.work, "checkout", "-q", "wip/a")
+    forge.git(forge.work, "checkout", "-q", "wip/alice/a")
     forge.commit("draft.md")
-    assert forge.push("wip/a").accepted
+    assert forge.push("wip/alice/a").accepted
     forge.git(forge.work, "commit", "-q", "--amend", "-m", "another past")
-    assert forge.push("--force", "wip/a").accepted
-    assert not forge.push("wip/a:main").accepted
+    assert forge.push("--force", "wip/alice/a").accepted
+    assert not forge.push("wip/alice/a:main").accepted
     forge.git(forge.work, "branch", "other", "topic")
-    assert not forge.push("other", "wip/a:main").accepted
+    assert not forge.push("other", "wip/alice/a:main").accepted
     forge.git(forge.bare, "pack-refs", "--all")
-    assert forge.push(":wip/a").accepted
+    assert forge.push(":wip/alice/a").accepted
     code, answer = audited(forge)
     assert (code, answer["findings"]) == (0, [])
     assert (answer["clean"], answer["references"], answer["decisions"], answer["entries"]) == (True, 2, 9, 9)
@@ -237,7 +237,7 @@ def test_a_log_that_was_cut_off_is_found(forge: Forge, audited: Audit) -> None:
     assert forge.policyguard("repo", "baseline", "trainer.git", "--log", "audit.db", "--out", "today.json").accepted
     for name in (*forge.folder.glob("audit.db*"), *forge.folder.glob("*.head*")):
         name.unlink()
-    assert forge.push("topic:wip/b").accepted
+    assert forge.push("topic:wip/alice/b").accepted
     code, answer = audited(forge, "--no-doctor", since=("--since", "today.json"))
     assert (code, said(answer)) == (1, [("log", "")])
     assert "cut off" in answer["findings"][0]["text"]

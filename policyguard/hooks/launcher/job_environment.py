@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from policyguard.audit.receipt import MAX_SIGNED_BYTES, SignedDecision
 from policyguard.errors import EvidenceError
+from policyguard.evidence.collector import GUARD_VARIABLES
 from policyguard.fs.safe_open import read_small
 from policyguard.fs.write import create_file
 
@@ -18,8 +19,6 @@ VARIABLE = "POLICYGUARD_DECISION"
 
 MAX_INLINE_BYTES = 65_536
 """Half of what Linux allows for one variable (MAX_ARG_STRLEN, 128 KiB), so that the rest of the environment fits."""
-
-_OURS = "POLICYGUARD_"
 
 
 def child_environment(environment: Mapping[str, str], signed: SignedDecision, private: str) -> dict[str, str]:
@@ -31,7 +30,7 @@ def child_environment(environment: Mapping[str, str], signed: SignedDecision, pr
         private: a folder of mode 0700 that exists as long as the job.
     """
     # INVARIANT I14: the launcher's own settings, a passphrase above all, never reach the job.
-    inherited = {name: value for name, value in environment.items() if not name.startswith(_OURS)}
+    inherited = {name: value for name, value in environment.items() if not name.startswith(GUARD_VARIABLES)}
     return {**inherited, VARIABLE: _encode_decision(signed.to_json(), private)}
 
 
