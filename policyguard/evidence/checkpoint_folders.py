@@ -5,16 +5,17 @@ The search is bounded; a folder that is not searched to its end is reported as s
 
 from __future__ import annotations
 
+import glob
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import msgspec
 
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import JobInputs
-from policyguard.evidence.job import resolve_executable
-from policyguard.evidence.named_paths import named_paths
+from policyguard.evidence.job import installations, resolve_executable
+from policyguard.evidence.named_paths import NamedPath, named_paths
 from policyguard.fs.ownership import is_below
 from policyguard.fs.safe_open import open_plain
 from policyguard.scan.findings import Exhausted, Findings, Limits
@@ -58,7 +59,9 @@ def loadable(inputs: JobInputs) -> Loadable:
         EvidenceError: they name too many paths.
     """
     named = named_paths(inputs)
-    search = FolderSearch(_environment(inputs), [os.path.join(inputs.directory, path) for path in inputs.data.values()])
+    search = FolderSearch(
+        _installed(inputs, named.paths), [os.path.join(inputs.directory, path) for path in inputs.data.values()]
+    )
     paths: dict[str, None] = {}
     not_searched = list(named.unread)
     for candidate in named.paths:
@@ -74,21 +77,30 @@ def loadable(inputs: JobInputs) -> Loadable:
     return Loadable(tuple(paths), tuple(not_searched))
 
 
-def _environment(inputs: JobInputs) -> tuple[str, ...]:
-    """Return the folder above the command's `bin` folder: its environment is measured by other facts."""
+def _installed(inputs: JobInputs, named: Sequence[NamedPath]) -> tuple[str, ...]:
+    """List the folders of the command's environment that are not searched on the way: programs, and Python's packages.
+
+    They are searched like other folders if a folder in that environment, or the environment itself, is named.
+    """
     try:
-        executable = resolve_executable(inputs.argv, inputs.directory, inputs.environment)
+        prefixes = installations(resolve_executable(inputs.argv, inputs.directory, inputs.environment))
     except EvidenceError:
         return ()
-    folder = os.path.dirname(executable)
-    return (os.path.dirname(folder),) if os.path.basename(folder) == "bin" else ()
+    folders = [os.path.realpath(candidate.path) for candidate in named if os.path.isdir(candidate.path)]
+    installed: list[str] = []
+    for prefix in map(os.path.realpath, prefixes):
+        # INVARIANT I17: what a command names is searched, whatever it is called: anybody can make an environment.
+        if not any(is_below(folder, prefix) for folder in folders):
+            installed += (os.path.join(prefix, name) for name in ("bin", "include", "conda-meta"))
+            installed += glob.iglob(os.path.join(glob.escape(prefix), "lib*", "python*"))
+    return tuple(installed)
 
 
 class FolderSearch:
     """Searches the folders of one job; the bounds are for all of them.
 
     Args:
-        skipped: folders that other facts measure, such as the environment of the command.
+        skipped: folders that are not searched, with links resolved, such as the packages of the environment.
         data: folders that the job declares as data: files of other names are opened there only up to the bound.
     """
 
@@ -106,7 +118,7 @@ class FolderSearch:
         while pending:
             current = pending.pop()
             real = os.path.realpath(current)
-            if current in self._skipped or real in self._seen:
+            if real in self._skipped or real in self._seen:
                 continue
             self._seen.add(real)
             try:

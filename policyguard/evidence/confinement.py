@@ -7,15 +7,14 @@ are measured and bound, so that every worker confines the job in the same way, a
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from policyguard.confinement.profile import NEWEST_ABI, SYSTEM, Profile, merge_rights, system_paths
-from policyguard.errors import ConfigurationError, EvidenceError
+from policyguard.errors import EvidenceError
 from policyguard.evidence.checkpoint_folders import holds_model, loadable
 from policyguard.evidence.collector import Collected, JobInputs
-from policyguard.evidence.job import resolve_executable
+from policyguard.evidence.job import INSTALLED, installations, resolve_executable
 from policyguard.fs.ownership import is_below
-from policyguard.fs.safe_open import read_start
 from policyguard.git.directory import repository_root
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
@@ -88,7 +87,7 @@ def confinement_record(inputs: JobInputs, shared: Mapping[str, str]) -> FrozenMa
     paths = merge_rights(
         system_paths(),
         {tree: "rx", os.path.realpath(executable): "rx"},
-        dict.fromkeys(environments, "rx"),
+        dict.fromkeys(_needed(environments), "rx"),
         {_resolved(name, inputs): "r" for name in (*inputs.files, *inputs.checkpoints)},
         dict.fromkeys(_measured(inputs), "r"),
         dict.fromkeys(data.values(), "r"),
@@ -176,51 +175,16 @@ def _check_writable(paths: Mapping[str, str], code: tuple[str, ...]) -> None:
                 )
 
 
+def _needed(prefixes: Iterable[str]) -> Iterator[str]:
+    """List the parts of installations that an interpreter needs, links left out: one may lead to anything."""
+    # INVARIANT I15: `bin` and `pyvenv.cfg` beside weights do not open the weights.
+    paths = (os.path.join(prefix, name) for prefix in prefixes for name in INSTALLED)
+    return (path for path in paths if os.path.exists(path) and not os.path.islink(path))
+
+
 def _environments(executable: str) -> tuple[str, ...]:
     """List the folders of `installations` with links resolved: the kernel's rules are about folders, not names."""
     return tuple(dict.fromkeys(os.path.realpath(prefix) for prefix in installations(executable)))
-
-
-def installations(executable: str) -> tuple[str, ...]:
-    """List the folders of the interpreters that a program runs with: its virtual environment and what that is built on.
-
-    Only folders with `pyvenv.cfg`, `conda-meta` or a standard library count: a home folder with a `bin` is none.
-    """
-    prefixes: dict[str, None] = {}
-    for path in (executable, os.path.realpath(executable)):
-        folder = os.path.dirname(path)
-        prefix = os.path.dirname(folder)
-        if os.path.basename(folder) == "bin" and _is_installation(prefix):
-            prefixes.setdefault(prefix)
-            if (home := _built_on(prefix)) is not None and _is_installation(home):
-                prefixes.setdefault(home)
-    return tuple(prefixes)
-
-
-def _is_installation(prefix: str) -> bool:
-    # `/bin` is a link to `/usr/bin` on most systems, and the whole disk is nobody's environment.
-    if prefix in ("/", "/usr", "/usr/local"):
-        return False
-    if any(os.path.exists(os.path.join(prefix, name)) for name in ("pyvenv.cfg", "conda-meta")):
-        return True
-    try:
-        names = os.listdir(os.path.join(prefix, "lib"))
-    except OSError:
-        return False
-    return any(
-        name.startswith("python") and os.path.exists(os.path.join(prefix, "lib", name, "os.py")) for name in names
-    )
-
-
-def _built_on(prefix: str) -> str | None:
-    """Read from pyvenv.cfg which installation a virtual environment takes its standard library from."""
-    try:
-        lines = os.fsdecode(read_start(os.path.join(prefix, "pyvenv.cfg"), 65_536)).splitlines()
-    except ConfigurationError:
-        return None
-    values = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
-    home = values.get("home", "")
-    return os.path.dirname(os.path.realpath(home)) if os.path.isabs(home) and "\0" not in home else None
 
 
 def _resolved(path: str, inputs: JobInputs) -> str:

@@ -12,9 +12,8 @@ from policyguard.confinement.profile import SYSTEM_CODE
 from policyguard.environment.listing import list_files
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
-from policyguard.evidence.confinement import installations
 from policyguard.evidence.injection import MEASURED, injection_variables, paths_of, row_of, treatments
-from policyguard.evidence.job import resolve_executable
+from policyguard.evidence.job import installations, resolve_executable
 from policyguard.fs.ownership import is_below, is_written_by_only
 from policyguard.fs.safe_open import file_record
 from policyguard.git.directory import repository_root

@@ -10,11 +10,11 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 
-from policyguard.errors import EvidenceError
+from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.injection import injection_variables
 from policyguard.fs.ownership import is_below
-from policyguard.fs.safe_open import file_record
+from policyguard.fs.safe_open import file_record, read_start
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
 from policyguard.text import printable_name
@@ -25,6 +25,12 @@ INJECTED, FILES = "resource.code_injecting_env", "resource.files"
 
 MAX_FILES = 1_000
 """The maximum number of files that a job can name; more are a dataset."""
+
+INSTALLED = (
+    *("bin", "sbin", "lib", "lib32", "lib64", "libexec", "include", "share", "etc", "ssl"),
+    *("nvvm", "targets", "conda-meta", "pyvenv.cfg"),
+)
+"""What an interpreter needs of an installation. Other files and folders in it are not of the installation."""
 
 _INTERPRETER = re.compile(r"(?:python|pypy|(?:ba|da|z|k)?sh|perl|ruby|node|julia|torchrun|deepspeed)[0-9.]*\Z")
 _PROGRAM_TEXT = re.compile(r".\.(?:py|pyw|pyc|pyz|sh|bash|pl|rb|lua|jl|R)\Z")
@@ -79,6 +85,48 @@ def resolve_executable(argv: tuple[str, ...], directory: str, environment: Mappi
     if path is None:
         raise EvidenceError(f"`{printable_name(command)}`: found no executable program by this name")
     return os.path.abspath(path)
+
+
+def installations(executable: str) -> tuple[str, ...]:
+    """List the folders of the interpreters that a program runs with: its virtual environment and what that is built on.
+
+    Only folders with `pyvenv.cfg`, `conda-meta` or a standard library count: a home folder with a `bin` is none.
+    """
+    prefixes: dict[str, None] = {}
+    for path in (executable, os.path.realpath(executable)):
+        folder = os.path.dirname(path)
+        prefix = os.path.dirname(folder)
+        if os.path.basename(folder) == "bin" and _is_installation(prefix):
+            prefixes.setdefault(prefix)
+            if (home := _built_on(prefix)) is not None and _is_installation(home):
+                prefixes.setdefault(home)
+    return tuple(prefixes)
+
+
+def _is_installation(prefix: str) -> bool:
+    # `/bin` is a link to `/usr/bin` on most systems, and the whole disk is nobody's environment.
+    if prefix in ("/", "/usr", "/usr/local"):
+        return False
+    if any(os.path.exists(os.path.join(prefix, name)) for name in ("pyvenv.cfg", "conda-meta")):
+        return True
+    try:
+        names = os.listdir(os.path.join(prefix, "lib"))
+    except OSError:
+        return False
+    return any(
+        name.startswith("python") and os.path.exists(os.path.join(prefix, "lib", name, "os.py")) for name in names
+    )
+
+
+def _built_on(prefix: str) -> str | None:
+    """Read from pyvenv.cfg which installation a virtual environment takes its standard library from."""
+    try:
+        lines = os.fsdecode(read_start(os.path.join(prefix, "pyvenv.cfg"), 65_536)).splitlines()
+    except ConfigurationError:
+        return None
+    values = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
+    home = values.get("home", "")
+    return os.path.dirname(os.path.realpath(home)) if os.path.isabs(home) and "\0" not in home else None
 
 
 def program_files(inputs: JobInputs) -> tuple[str, ...]:

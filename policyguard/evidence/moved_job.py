@@ -13,9 +13,9 @@ from typing import Any
 
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import JobInputs, occurrences
-from policyguard.evidence.confinement import TREE, installations
+from policyguard.evidence.confinement import TREE
 from policyguard.evidence.injection import row_of
-from policyguard.evidence.job import resolve_executable
+from policyguard.evidence.job import installations, resolve_executable
 from policyguard.fs.ownership import is_below
 from policyguard.text import printable_name
 

@@ -9,8 +9,7 @@ from collections.abc import Collection
 from policyguard.confinement.profile import SYSTEM_CODE
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
-from policyguard.evidence.confinement import installations
-from policyguard.evidence.job import resolve_executable
+from policyguard.evidence.job import installations, resolve_executable
 from policyguard.evidence.repository import repository_of
 from policyguard.fs.ownership import is_below
 from policyguard.fs.safe_open import file_record, read_small

@@ -258,3 +258,42 @@ def test_a_confined_job_reads_what_was_measured_and_nothing_else_that_it_names(l
     assert evil in str(paths)
     assert notes not in str(paths)
     assert str(lab / "good") not in str(paths)
+
+
+@pytest.mark.parametrize("mark", ["pyvenv.cfg", "conda-meta", "", "lib/python3.11/os.py"])
+def test_a_folder_that_is_called_an_environment_is_searched(lab: Path, mark: str) -> None:
+    """A colleague's weights with `bin/python` beside them: an environment, and for a loader a folder as any other."""
+    team = lab / "team"
+    (team / "bin").mkdir(parents=True)
+    (team / "bin" / "python").symlink_to(os.path.realpath(sys.executable))
+    if mark:
+        (team / mark).parent.mkdir(parents=True, exist_ok=True)
+        (team / mark).touch()
+    program = (str(team / "bin" / "python"), "train.py")
+    notes = str(lab / "good" / "notes.txt")
+    for folder in (team, team / "share", team / "lib" / "python3.11"):
+        folder.mkdir(parents=True, exist_ok=True)
+        evil = folder / "colleague.pt"
+        evil.write_bytes(pickle.dumps(Poison()))
+        (lab / "job" / "run.yaml").write_text(f"ckpt: {folder}\n")
+        for arguments in (("--resume", str(team)), ("--resume", str(evil)), (f"dir={folder}",), ("-c", "run.yaml")):
+            assert "hostile" in verdicts(lab, *arguments, program=program).values(), (folder, arguments)
+        assert "hostile" in verdicts(lab, program=program, CKPT_DIR=str(folder)).values()
+        assert not verdicts(lab, "--notes", notes, program=program)
+        evil.unlink()
+
+
+def test_an_environment_on_the_way_is_searched_beside_its_packages(lab: Path) -> None:
+    env = lab / "job" / ".venv"
+    packages = env / "lib" / "python3.11" / "site-packages" / "net"
+    for folder in (packages, env / "bin", env / "share" / "runs"):
+        folder.mkdir(parents=True)
+    (env / "bin" / "python").symlink_to(os.path.realpath(sys.executable))
+    (env / "pyvenv.cfg").touch()
+    (packages / "test_data.pt").write_bytes(pickle.dumps(Poison()))
+    program = (str(env / "bin" / "python"), "train.py")
+    assert not verdicts(lab, "--root", ".", program=program)
+    for folder in (env, env / "share" / "runs"):
+        (folder / "evil.pt").write_bytes(pickle.dumps(Poison()))
+        assert "hostile" in verdicts(lab, "--root", ".", program=program).values(), folder
+        (folder / "evil.pt").unlink()

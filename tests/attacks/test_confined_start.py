@@ -92,11 +92,18 @@ def confined_guard(lab: Lab) -> Guard:
     )
 
 
-def tried(lab: Lab, *actions: tuple[str, object], confine: bool = True, gpus: int = 8, **inputs: Any) -> list[str]:
+def tried(
+    lab: Lab,
+    *actions: tuple[str, object],
+    confine: bool = True,
+    gpus: int = 8,
+    python: str = sys.executable,
+    **inputs: Any,
+) -> list[str]:
     """Start a job that tries these actions, each with an argument, and return what came of each."""
     out = lab.folder / "out"
     job = JobInputs(
-        argv=(sys.executable, "try.py", str(out), json.dumps([(name, str(about)) for name, about in actions])),
+        argv=(python, "try.py", str(out), json.dumps([(name, str(about)) for name, about in actions])),
         directory=str(lab.job),
         environment={"PATH": os.defpath},
         confine=confine,
@@ -118,6 +125,22 @@ def test_a_colleagues_weights_are_out_of_reach(lab: Lab) -> None:
     assert all_refused(tried(lab, *ways))
     assert weights.read_text() == "weights of a colleague"
     assert not set(tried(lab, *ways[:-1], confine=False)) & set(REFUSED)
+
+
+def test_weights_beside_an_interpreter_are_out_of_reach(lab: Lab) -> None:
+    """With `pyvenv.cfg` the folder is an environment, and the confined job gets no more of it than Python needs."""
+    team = lab.folder / "shared"
+    (team / "bin").mkdir()
+    (team / "bin" / "python").symlink_to(os.path.realpath(sys.executable))
+    (team / "pyvenv.cfg").write_text(f"home = {os.path.dirname(os.path.realpath(sys.executable))}\n")
+    program = executable(team / "tool.sh")
+    reads = [("read", team / "weights"), ("list", team), ("execute", program)]
+    *refused, settings, runs = tried(
+        lab, *reads, ("read", team / "pyvenv.cfg"), ("execute", "/bin/true"), python=str(team / "bin" / "python")
+    )
+    assert all_refused(refused)
+    assert settings.startswith("home = ")
+    assert runs == "0"
 
 
 def test_data_that_the_decision_names_is_read_and_not_written(lab: Lab) -> None:

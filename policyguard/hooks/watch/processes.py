@@ -14,9 +14,8 @@ from collections.abc import Mapping, Sequence
 from policyguard.confinement.profile import SYSTEM_CODE
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import JobInputs
-from policyguard.evidence.confinement import installations
 from policyguard.evidence.injection import INJECTIONS, REFUSED, injection_variables
-from policyguard.evidence.job import resolve_executable
+from policyguard.evidence.job import installations, resolve_executable
 from policyguard.evidence.processes import Mapped, Process, describe, family_of, process
 from policyguard.fs.ownership import is_below
 from policyguard.fs.safe_open import reason_of

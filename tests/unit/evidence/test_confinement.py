@@ -1,4 +1,4 @@
-"""The environments that a program runs with, from files that anybody may have written."""
+"""The profile of a confined job: which parts of an environment it opens."""
 
 from __future__ import annotations
 
@@ -7,35 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from policyguard.evidence.confinement import installations
+from policyguard.confinement.landlock import abi_version
+from policyguard.evidence.collector import JobInputs
+from policyguard.evidence.confinement import confinement_record
+from policyguard.values import FrozenMap
+
+pytestmark = pytest.mark.skipif(abi_version()[0] < 1, reason=f"Landlock is needed: {abi_version()}")
 
 
-@pytest.fixture
-def environment(tmp_path: Path) -> Path:
-    """A folder like a virtual environment, built on a second one like a Python."""
-    for name in ("env/bin", "python/bin", "python/conda-meta"):
-        (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "env" / "bin" / "tool").touch()
-    return tmp_path / "env"
-
-
-def test_an_environment_and_what_it_is_built_on_are_found(environment: Path) -> None:
-    """By `home` in `pyvenv.cfg`, which may be a link."""
-    real = environment.parent / "settings"
-    real.write_text(f"version = 3.11\nhome = {environment.parent}/python/bin\n")
-    (environment / "pyvenv.cfg").symlink_to(real)
-    assert installations(str(environment / "bin" / "tool")) == (str(environment), str(environment.parent / "python"))
-
-
-@pytest.mark.timeout(20)
-@pytest.mark.parametrize("content", ["a FIFO", "a NUL byte", "no file"])
-def test_settings_that_cannot_be_read_name_no_other_folder(environment: Path, content: str) -> None:
-    """A FIFO was waited for, until the collector's time limit; a NUL byte in `home` raised."""
-    settings = environment / "pyvenv.cfg"
-    if content == "a FIFO":
-        os.mkfifo(settings)
-    elif content == "a NUL byte":
-        settings.write_text(f"home = {environment.parent}/python\0/bin\n")
-    else:
-        (environment / "conda-meta").mkdir()
-    assert installations(str(environment / "bin" / "tool")) == (str(environment),)
+def test_only_what_an_interpreter_needs_of_an_environment_is_opened(tmp_path: Path) -> None:
+    """Neither weights beside `bin` nor the folder that a part links to."""
+    team, job = tmp_path / "team", tmp_path / "job"
+    for folder in (job, team / "bin", team / "lib", team / "runs", tmp_path / "private"):
+        folder.mkdir(parents=True)
+    (team / "bin" / "python").symlink_to(os.path.realpath("/usr/bin/env"))
+    (team / "pyvenv.cfg").touch()
+    (team / "colleague.pt").touch()
+    (team / "share").symlink_to(tmp_path / "private")
+    inputs = JobInputs(argv=(str(team / "bin" / "python"),), directory=str(job), confine=True)
+    record = confinement_record(inputs, {})
+    assert record["paths"] == FrozenMap(
+        {"{env}/bin": "rx", "{env}/lib": "rx", "{env}/pyvenv.cfg": "rx", "{private}": "rw", "{tree}": "rx"}
+    )

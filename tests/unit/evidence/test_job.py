@@ -11,7 +11,7 @@ import pytest
 
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.injection import INJECTION_VARIABLES, injection_variables
-from policyguard.evidence.job import JobCollector, resolve_executable
+from policyguard.evidence.job import JobCollector, installations, resolve_executable
 from policyguard.model.facts import Assurance
 from policyguard.model.request import Request, request_digest
 from policyguard.text import printable_name
@@ -143,3 +143,34 @@ def test_names_that_are_no_text_have_one_spelling_each() -> None:
     assert len({printable_name(name) for name in names}) == len(names)
     assert all(printable_name(name).isprintable() for name in names)
     assert printable_name(b"plain") == "plain"
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Path:
+    """A folder like a virtual environment, built on a second one like a Python."""
+    for name in ("env/bin", "python/bin", "python/conda-meta"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "env" / "bin" / "tool").touch()
+    return tmp_path / "env"
+
+
+def test_an_environment_and_what_it_is_built_on_are_found(environment: Path) -> None:
+    """By `home` in `pyvenv.cfg`, which may be a link."""
+    real = environment.parent / "settings"
+    real.write_text(f"version = 3.11\nhome = {environment.parent}/python/bin\n")
+    (environment / "pyvenv.cfg").symlink_to(real)
+    assert installations(str(environment / "bin" / "tool")) == (str(environment), str(environment.parent / "python"))
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("content", ["a FIFO", "a NUL byte", "no file"])
+def test_settings_that_cannot_be_read_name_no_other_folder(environment: Path, content: str) -> None:
+    """A FIFO was waited for, until the collector's time limit; a NUL byte in `home` raised."""
+    settings = environment / "pyvenv.cfg"
+    if content == "a FIFO":
+        os.mkfifo(settings)
+    elif content == "a NUL byte":
+        settings.write_text(f"home = {environment.parent}/python\0/bin\n")
+    else:
+        (environment / "conda-meta").mkdir()
+    assert installations(str(environment / "bin" / "tool")) == (str(environment),)
