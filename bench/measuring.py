@@ -24,7 +24,7 @@ from policyguard.environment.bytecode import check_bytecode
 from policyguard.environment.cache import FileCache
 from policyguard.environment.listing import list_files
 from policyguard.environment.report import Baseline, verify_environment
-from policyguard.scan.digest_cache import key_of
+from policyguard.fs.safe_open import version_of
 from policyguard.scan.files import Options, scan_file
 
 FILES, MEAN_BYTES, GIB = 3_000, 40_000, 1 << 30
@@ -133,7 +133,7 @@ def checkpoint(folder: Path) -> None:
     whole = best(lambda: scan_file(path))
     scan = scan_file(path)
     assert scan.verdict == "clean", scan
-    known = Options(digests={key_of(os.stat(path)): scan.sha256})
+    known = Options(digests={version_of(os.stat(path)): scan.sha256})
     beyond = best(lambda: scan_file(path, known))
     print(
         f"checkpoint, {os.path.getsize(path)} bytes: sha256sum {plain:.2f} s, hashlib {bare:.2f} s, "

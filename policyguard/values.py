@@ -173,6 +173,13 @@ def _sorted(value: object) -> object:
     return value
 
 
+SHA256_HEX = LazyPattern(r"[0-9a-f]{64}")
+"""A SHA-256 digest as text."""
+
+OBJECT_ID = LazyPattern(r"[0-9a-f]{40}|[0-9a-f]{64}")
+"""The id of an object of git as text, with SHA-1 or SHA-256."""
+
+
 def sha256_digest(data: bytes) -> str:
     """Compute the SHA-256 of these bytes in lower-case hex."""
     return hashlib.sha256(data).hexdigest()

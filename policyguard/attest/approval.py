@@ -37,6 +37,8 @@ from policyguard.text import quoted
 from policyguard.values import (
     EMPTY_MAP,
     NANOSECONDS_PER_S,
+    OBJECT_ID,
+    SHA256_HEX,
     FrozenMap,
     Instant,
     Value,
@@ -56,8 +58,6 @@ MAX_APPROVAL_BYTES = 16_384
 MAX_LIFETIME_S = 7 * 86_400
 """The longest lifetime of an approval: it is for something about to happen."""
 
-_HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_OID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.ASCII)
 _ACTION = re.compile(r"[a-z][a-z0-9_]{0,62}:[a-z][a-z0-9_-]{0,62}", re.ASCII)
 _DIGESTS = {
     "request": "sha256",
@@ -338,7 +338,7 @@ def _check_subjects(subjects: tuple[ApprovalSubject, ...]) -> None:
         raise ValueError("subject: expected at least a request or an artifact, each once, sorted by name")
     for subject in subjects:
         kind = _DIGESTS.get(subject.name)
-        pattern = _OID if kind == "gitTree" else _HEX
+        pattern = OBJECT_ID if kind == "gitTree" else SHA256_HEX
         if kind is None or list(subject.digest) != [kind] or not pattern.fullmatch(subject.digest[kind]):
             raise ValueError(
                 f"subject: found {quoted(subject.name)}, expected one of {', '.join(_DIGESTS)} and its digest"

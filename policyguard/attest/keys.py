@@ -110,7 +110,7 @@ class PublicKey:
             ConfigurationError: it is malformed or no usable key.
         """
         scheme, _, encoded = text.partition(":")
-        raw = decode_base64(encoded.encode()) if encoded.isascii() else None
+        raw = decode_base64(encoded)
         if scheme != "ed25519" or raw is None or len(raw) != PUBLIC_BYTES:
             raise ConfigurationError("found no public key, expected `ed25519:` and the base64 of 32 bytes")
         return cls(raw)
@@ -292,9 +292,7 @@ def _read_wrapped(data: bytes) -> tuple[_Wrapped, bytes, bytes]:
         header = msgspec.json.decode(inner or b"", type=_Wrapped)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise SigningError("found no wrapped key, expected one `POLICYGUARD WRAPPED KEY` block") from None
-    nonce, salt, sealed = (
-        decode_base64(text.encode("ascii", "replace")) for text in (header.nonce, header.salt, header.ciphertext)
-    )
+    nonce, salt, sealed = (decode_base64(text) for text in (header.nonce, header.salt, header.ciphertext))
     if (
         nonce is None
         or salt is None
@@ -321,7 +319,7 @@ def _cipher(passphrase: bytes, header: _Wrapped) -> Any:
     from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
     from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-    salt = decode_base64(header.salt.encode())
+    salt = decode_base64(header.salt)
     if salt is None:
         raise SigningError("wrapped key has no salt")
     try:
@@ -340,8 +338,10 @@ def encode_base64(data: bytes) -> bytes:
     return binascii.b2a_base64(data, newline=False)
 
 
-def decode_base64(text: bytes) -> bytes | None:
-    """Decode base64; None unless it is the one canonical encoding of the bytes."""
+def decode_base64(text: bytes | str) -> bytes | None:
+    """Decode base64; None unless it is the one canonical encoding of the bytes, all of it ASCII."""
+    if isinstance(text, str):
+        text = text.encode("ascii", "replace")
     try:
         data = binascii.a2b_base64(text)
     except (binascii.Error, ValueError):

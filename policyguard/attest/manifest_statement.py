@@ -19,7 +19,7 @@ from policyguard.attest.statement import STATEMENT_TYPE
 from policyguard.errors import RequestError, VerificationError
 from policyguard.model.ids import ref_problem
 from policyguard.model.request import parse_json
-from policyguard.values import Instant, canonical, format_instant, name_of, parse_instant, sha256_digest
+from policyguard.values import SHA256_HEX, Instant, canonical, format_instant, name_of, parse_instant, sha256_digest
 
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
 MANIFEST_NAME = "checkpoint.dsse.json"
@@ -27,7 +27,6 @@ MANIFEST_NAME = "checkpoint.dsse.json"
 
 MAX_RESOURCES = 100_000
 
-_HEX = re.compile(r"[0-9a-f]{64}")
 _CLASS = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 
@@ -163,7 +162,7 @@ def check_members(manifest: Manifest) -> None:
     if names != sorted(set(names)) or any(name.startswith("/") or ".." in name.split("/") for name in names):
         raise ValueError("resources must be sorted, named once and inside the folder")
     digests = [digest for _, digest in manifest.resources] + ([manifest.previous] if manifest.previous else [])
-    if not all(type(digest) is str and _HEX.fullmatch(digest) for digest in digests):
+    if not all(type(digest) is str and SHA256_HEX.fullmatch(digest) for digest in digests):
         raise ValueError("digests must be 64 hexadecimal digits")
 
 

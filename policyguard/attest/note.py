@@ -55,7 +55,7 @@ class NoteKey:
         """
         name, _, rest = text.partition("+")
         key_hash, _, encoded = rest.partition("+")
-        raw = decode_base64(encoded.encode()) if encoded.isascii() else None
+        raw = decode_base64(encoded)
         if raw is None or len(raw) != 1 + PUBLIC_BYTES or raw[:1] != _ED25519:
             raise ConfigurationError("found no verifier key, expected `name+hash+base64` of an Ed25519 key")
         key = cls(name, PublicKey(raw[1:]))
@@ -154,7 +154,7 @@ def split_note(data: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
 
 def _signature_line(line: str) -> tuple[str, bytes]:
     name, space, encoded = line.removeprefix(_PREFIX).partition(" ")
-    blob = decode_base64(encoded.encode()) if encoded.isascii() else None
+    blob = decode_base64(encoded)
     if not line.startswith(_PREFIX) or not space or not is_key_name(name) or blob is None or len(blob) < 5:
         raise VerificationError("V1", "note has a malformed signature line, expected `\u2014 name base64`")
     return name, blob

@@ -25,7 +25,7 @@ from policyguard.attest.sshsig import SshKey
 from policyguard.attest.statement import Predicate
 from policyguard.errors import ConfigurationError, VerificationError
 from policyguard.text import quoted, quoted_list
-from policyguard.values import MAX_INTEGER, Instant, canonical, format_instant, parse_instant
+from policyguard.values import MAX_INTEGER, SHA256_HEX, Instant, LazyPattern, canonical, format_instant, parse_instant
 
 REVOCATION_TYPE = "application/vnd.policyguard.revocations.v1+json"
 MAX_REVOCATION_BYTES = 4_194_304
@@ -35,18 +35,17 @@ DECISION, KEY, APPROVER, GRANT, APPROVAL, POLICY = KINDS = (
     *("decision", "key", "approver", "grant", "approval", "policy"),
 )
 
-_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _DECISION_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}", re.ASCII)
 _ACCOUNT = re.compile(r"[a-z][a-z0-9_]{0,62}:[^\s\x00-\x1f\x7f]{1,512}")
 _NAME = re.compile(r"[!-~]{1,256}", re.ASCII)
-_IDS = {
+_IDS: dict[str, tuple[re.Pattern[str] | LazyPattern, str]] = {
     DECISION: (_NAME, "a decision id"),
     KEY: (_FINGERPRINT, "`SHA256:FINGERPRINT`, `ed25519:BASE64` or a public key line"),
     APPROVER: (_ACCOUNT, "an account such as `user:ines`"),
     GRANT: (_NAME, "a grant id"),
-    APPROVAL: (_DIGEST, "the SHA-256 of the approval's statement, 64 hex digits"),
-    POLICY: (_DIGEST, "a policy digest, 64 hex digits"),
+    APPROVAL: (SHA256_HEX, "the SHA-256 of the approval's statement, 64 hex digits"),
+    POLICY: (SHA256_HEX, "a policy digest, 64 hex digits"),
 }
 MAX_REASON = 1000
 

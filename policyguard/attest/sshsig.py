@@ -171,7 +171,7 @@ def parse_key(text: str) -> SshKey:
     kind, _, rest = text.strip().partition(" ")
     encoded = rest.strip().partition(" ")[0]
     _known(kind)
-    blob = decode_base64(encoded.encode()) if encoded.isascii() and len(encoded) <= MAX_ARMOUR_BYTES else None
+    blob = decode_base64(encoded) if len(encoded) <= MAX_ARMOUR_BYTES else None
     if blob is None:
         raise SshSignatureError("malformed", "found no SSH public key, expected a key type and base64")
     key = parse_key_blob(blob)
@@ -193,7 +193,7 @@ def fingerprint_of_line(text: str) -> str:
         if problem.code not in ("key_type", "weak_key"):
             raise
     encoded = rest.strip().partition(" ")[0]
-    blob = decode_base64(encoded.encode()) if encoded.isascii() and len(encoded) <= MAX_ARMOUR_BYTES else None
+    blob = decode_base64(encoded) if len(encoded) <= MAX_ARMOUR_BYTES else None
     if blob is None or _Blob(blob).text("key type") != kind:
         raise SshSignatureError("malformed", f"found {quoted(kind)} first, expected a key type and its key in base64")
     return _fingerprint(blob)

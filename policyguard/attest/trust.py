@@ -17,7 +17,6 @@ is read at the edge) and names the JSON path of the first problem.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, TypeVar
@@ -27,10 +26,9 @@ from policyguard.attest.note import NoteKey
 from policyguard.errors import ConfigurationError
 from policyguard.model.decision import MAX_LIFETIME_S
 from policyguard.text import quoted, quoted_list
-from policyguard.values import MAX_INTEGER, Instant, name_of, parse_duration_s, parse_instant
+from policyguard.values import MAX_INTEGER, SHA256_HEX, Instant, name_of, parse_duration_s, parse_instant
 
 MAX_KEYS = 64
-_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _T = TypeVar("_T")
 
 HeldBy = Literal["service", "self"]
@@ -274,7 +272,7 @@ def _one_of(data: object, path: str, expected: tuple[_Word, ...]) -> _Word:
 
 def _digest(data: object, path: str) -> str:
     text = _text(data, path)
-    if not _DIGEST.fullmatch(text):
+    if not SHA256_HEX.fullmatch(text):
         _refuse(path, f"found {quoted(text)}, expected 64 lower-case hex digits")
     return text
 

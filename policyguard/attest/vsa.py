@@ -17,14 +17,13 @@ from typing import Any
 from policyguard.attest.dsse import Envelope, sign
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.statement import PAYLOAD_TYPE, STATEMENT_TYPE, Predicate
-from policyguard.values import Instant, canonical, format_instant
+from policyguard.values import OBJECT_ID, Instant, canonical, format_instant
 
 PREDICATE_TYPE = "https://slsa.dev/verification_summary/v1"
 DEFAULT_LEVELS = ("SLSA_SOURCE_LEVEL_1",)
 QUORUM_LEVEL = "ORG_SOURCE_POLICYGUARD_QUORUM"
 
 _LEVEL = re.compile(r"SLSA_SOURCE_LEVEL_[0-4]|ORG_SOURCE_[A-Z0-9_]{1,64}", re.ASCII)
-_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +80,7 @@ def _check_summary(revision: Revision, decision: Predicate, verifier: str, level
     # INVARIANT I10: a summary says PASSED only of a revision that a signed allow covers.
     if not decision.allowed or decision.mode != "enforcing":
         raise ValueError(f"decision `{decision.decision_id}` is no enforcing allow, expected one")
-    if not _COMMIT.fullmatch(revision.commit):
+    if not OBJECT_ID.fullmatch(revision.commit):
         raise ValueError(f"commit: found `{revision.commit}`, expected 40 or 64 hex digits")
     for level in levels:
         if not _LEVEL.fullmatch(level):

@@ -50,7 +50,7 @@ def parse_checkpoint(text: bytes) -> Checkpoint:
     if len(lines) < 4:
         raise VerificationError("V1", f"checkpoint has {len(lines) - 1} lines, expected origin, size and root")
     origin, size, root_text, *extensions = lines[:-1]
-    root = decode_base64(root_text.encode())
+    root = decode_base64(root_text)
     if not (size.isascii() and size.isdigit() and len(size) <= 19 and int(size) <= MAX_TREE_SIZE):
         raise VerificationError("V1", f"checkpoint has the size {quoted(size)}, expected a decimal number")
     if root is None or len(root) != HASH_BYTES:

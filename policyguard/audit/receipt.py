@@ -10,7 +10,6 @@ Opens nothing. One canonical form, RFC 8785 JSON; the parser encodes again and c
 
 from __future__ import annotations
 
-import re
 from typing import NoReturn
 
 import msgspec
@@ -22,12 +21,10 @@ from policyguard.audit.merkle import ProofError, leaf_hash, root_from_inclusion
 from policyguard.errors import VerificationError
 from policyguard.model.decision import Decision
 from policyguard.text import quoted
-from policyguard.values import canonical
+from policyguard.values import SHA256_HEX, canonical
 
 MAX_SIGNED_BYTES = MAX_ENVELOPE_BYTES + 131_072
 """Larger signed decisions are refused before they are parsed: one envelope, one note, one path."""
-
-_DIGEST_KEY = re.compile(r"[0-9a-f]{64}")
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
@@ -128,7 +125,7 @@ def leaf_hash_of(envelope: Envelope) -> bytes:
 
 
 def _digest_key(text: str) -> bytes:
-    if text and not _DIGEST_KEY.fullmatch(text):
+    if text and not SHA256_HEX.fullmatch(text):
         raise VerificationError("V1", f"digest_key: found {quoted(text)}, expected 64 lower-case hex digits")
     return bytes.fromhex(text)
 

@@ -18,6 +18,7 @@ from policyguard.errors import (
     PolicyErrors,
     PolicyGuardError,
 )
+from policyguard.fs.write import discard_output
 from policyguard.hooks.former_options import BY_VERB, rename_former_options
 from policyguard.text import printable, printable_lines
 
@@ -96,9 +97,9 @@ def run(argv: Sequence[str]) -> int:
         try:
             stream.flush()
         except BrokenPipeError:
-            _discard(number)
+            discard_output(number)
         except OSError as problem:
-            _discard(number)
+            discard_output(number)
             print_error(_of_system(problem))
             code = code or codes.UNAVAILABLE
     return code
@@ -116,7 +117,7 @@ def _run(argv: Sequence[str]) -> int:
         print_error(str(problem), problem.help)
         return codes.code_of_error(problem)
     except OSError as problem:
-        _discard(1)
+        discard_output(1)
         print_error(_of_system(problem))
     except Exception as problem:
         if DEBUG_VARIABLE in os.environ:
@@ -175,11 +176,6 @@ def _make_streams_lenient() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-
-
-def _discard(number: int) -> None:
-    """Discard what a stream could not write, so that the interpreter does not report the error again at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), number)
 
 
 def _usage_help(problem: click.ClickException) -> str | None:

@@ -15,6 +15,7 @@ import msgspec
 
 from policyguard.errors import EvidenceError
 from policyguard.fs.mounts import devices_of
+from policyguard.fs.safe_open import FileVersion
 from policyguard.fs.sealed import Opened, read_own, sealed, unsealed
 from policyguard.fs.write import replace_file
 from policyguard.text import printable_name
@@ -28,14 +29,11 @@ RACY_NS = 5_000_000_000
 _UNREMEMBERED = frozenset({"tmpfs", "ramfs", "fuse", "devtmpfs", "hugetlbfs"})
 """File systems where a write can leave the time stamps unchanged (memory maps, servers)."""
 
-Version = tuple[int, int, int, int, int]
-"""Device, inode, size and times (ns) of a file."""
-
 
 class Remembered(msgspec.Struct, frozen=True, array_like=True):
     """A file's digest, its version when it was hashed, and the source that its byte code equals."""
 
-    version: Version
+    version: FileVersion
     digest: str
     equal_to: str = ""
 
@@ -58,7 +56,7 @@ class FileCache:
         self._devices = devices_of(_UNREMEMBERED)
         self._changed = bool(self.doubt)
 
-    def digest(self, name: str, version: Version) -> str | None:
+    def digest(self, name: str, version: FileVersion) -> str | None:
         """Return the cached digest of a file in this version; None if there is none."""
         known = self._entries.get(name)
         return known.digest if known is not None and known.version == version else None
@@ -68,7 +66,7 @@ class FileCache:
         known = self._entries.get(name)
         return known.equal_to if known is not None and known.digest == digest else ""
 
-    def remember(self, name: str, version: Version, digest: str) -> None:
+    def remember(self, name: str, version: FileVersion, digest: str) -> None:
         """Store a digest, unless a later write could have the same version.
 
         Args:

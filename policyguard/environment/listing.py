@@ -18,11 +18,20 @@ from itertools import repeat
 
 import msgspec
 
-from policyguard.environment.cache import FileCache, Version
+from policyguard.environment.cache import FileCache
 from policyguard.environment.outside import Outside, outside_of
 from policyguard.errors import EvidenceError
 from policyguard.fs.ownership import is_below
-from policyguard.fs.safe_open import FOLDER_FLAGS, kind_of, open_regular, open_resolved, read_all, reason_of
+from policyguard.fs.safe_open import (
+    FOLDER_FLAGS,
+    FileVersion,
+    kind_of,
+    open_regular,
+    open_resolved,
+    read_all,
+    reason_of,
+    version_of,
+)
 from policyguard.text import printable_name
 
 MAX_FILES = 500_000
@@ -62,8 +71,8 @@ class Listing(msgspec.Struct, frozen=True):
 class _Walked(msgspec.Struct):
     """The files, byte code and links found in a folder, by printable name, with their versions."""
 
-    regular: dict[str, Version] = {}
-    bytecode: dict[str, Version] = {}
+    regular: dict[str, FileVersion] = {}
+    bytecode: dict[str, FileVersion] = {}
     links: list[str] = []
     real_names: dict[str, str] = {}
     folders: list[str] = []
@@ -103,7 +112,7 @@ def list_files(
 
 
 def _digest_all(
-    listing: Listing, versions: Mapping[str, Version], digests: dict[str, str], cache: FileCache | None
+    listing: Listing, versions: Mapping[str, FileVersion], digests: dict[str, str], cache: FileCache | None
 ) -> int:
     """Add the digest of each file; count those that had to be hashed."""
     fresh = []
@@ -120,7 +129,7 @@ def _digest_all(
     return len(fresh)
 
 
-def _digest_bytecode(listing: Listing, versions: Mapping[str, Version], cache: FileCache | None) -> int:
+def _digest_bytecode(listing: Listing, versions: Mapping[str, FileVersion], cache: FileCache | None) -> int:
     """Add the digest of each byte code file, or the reason why it cannot be read."""
     large = {name: version[2] for name, version in versions.items() if version[2] > MAX_BYTECODE_BYTES}
     for name, size in large.items():
@@ -163,9 +172,9 @@ def _walk(walked: _Walked, top: str, label: str = "", skipped: Collection[str] |
                 if os.path.isdir(entry.path):
                     walked.folders.append(os.path.realpath(entry.path))
             elif name.endswith(".pyc") and folder.endswith("__pycache__/"):
-                walked.bytecode[text] = _version(status)
+                walked.bytecode[text] = version_of(status)
             else:
-                walked.regular[text] = _version(status)
+                walked.regular[text] = version_of(status)
         if len(walked.regular) + len(walked.bytecode) + len(walked.links) > MAX_FILES:
             raise EvidenceError(f"`{printable_name(top)}`: found more than {MAX_FILES} files")
 
@@ -188,7 +197,7 @@ def _walk_outside(walked: _Walked, root: str, outside: Outside) -> tuple[str, ..
             elif stat.S_ISREG(status.st_mode):
                 text = printable_name(path)
                 walked.real_names.update({text: path} if text != path else {})
-                walked.regular[text] = _version(status)
+                walked.regular[text] = version_of(status)
             else:
                 raise EvidenceError(f"found {kind_of(status.st_mode)}, expected a file or a folder")
         except (EvidenceError, OSError) as problem:
@@ -209,8 +218,8 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 
 
 def _digests(
-    files: list[tuple[str, str]], sizes: Mapping[str, Version], synced: bool
-) -> dict[str, tuple[Version, str]]:
+    files: list[tuple[str, str]], sizes: Mapping[str, FileVersion], synced: bool
+) -> dict[str, tuple[FileVersion, str]]:
     """Compute the version and digest of each file; large files are hashed in parallel.
 
     Small files one after the other: opening them in threads costs three times more than it saves.
@@ -225,7 +234,7 @@ def _digests(
     return digests
 
 
-def _digest(path: str, synced: bool) -> tuple[Version, str]:
+def _digest(path: str, synced: bool) -> tuple[FileVersion, str]:
     descriptor, status = open_regular(path)
     try:
         if synced and time.time_ns() - status.st_ctime_ns < SETTLED_NS:
@@ -236,7 +245,7 @@ def _digest(path: str, synced: bool) -> tuple[Version, str]:
         read_all(descriptor, status, path, hasher.update)
     finally:
         os.close(descriptor)
-    return _version(status), f"sha256:{hasher.hexdigest()}"
+    return version_of(status), f"sha256:{hasher.hexdigest()}"
 
 
 def _link(path: str) -> str:
@@ -250,7 +259,3 @@ def _link(path: str) -> str:
     finally:
         os.close(descriptor)
     return f"link:{target} sha256:{hasher.hexdigest()}"
-
-
-def _version(status: os.stat_result) -> Version:
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

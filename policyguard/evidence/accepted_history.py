@@ -8,7 +8,6 @@ configuration nor their hooks. The job's remote is not asked; its owner wrote it
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
@@ -23,9 +22,7 @@ from policyguard.git.refs import References, history_overrides
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
 from policyguard.patterns.glob import glob
-from policyguard.values import FrozenMap, Instant
-
-_OID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+from policyguard.values import OBJECT_ID, FrozenMap, Instant
 
 ACCEPTED_HISTORY = "resource.accepted_history"
 
@@ -122,7 +119,7 @@ def _contains(repository: AcceptedHistory, commit: str, owners: Collection[int],
     tips = {
         oid
         for ref, oid in references.all().items()
-        if _OID.fullmatch(oid) and any(glob(ref, pattern) for pattern in repository.refs)
+        if OBJECT_ID.fullmatch(oid) and any(glob(ref, pattern) for pattern in repository.refs)
     }
     if len(tips) > MAX_TIPS:
         raise EvidenceError(f"`{path}`: found {len(tips)} references that count, expected at most {MAX_TIPS}")

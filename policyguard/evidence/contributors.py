@@ -19,7 +19,7 @@ from policyguard.errors import EvidenceError
 from policyguard.git.gpg import PGP_BEGIN, Keyring
 from policyguard.git.objects import ObjectReader
 from policyguard.text import printable_name
-from policyguard.values import NANOSECONDS_PER_S, Instant
+from policyguard.values import NANOSECONDS_PER_S, OBJECT_ID, Instant
 
 GIT_NAMESPACE = "git"
 MAX_COMMITS = 50_000
@@ -34,7 +34,6 @@ UNKNOWN = "approval.unknown_contributor"
 _WAYS_OUT = "let a known person sign the commit, or add the address or the key to `Persons`"
 
 _IDENTITY = re.compile(rb"[^<>\n\0]*<([^<>\n\0]*)> -?(\d{1,12}) [+-]\d{4}")
-_OID = re.compile(rb"[0-9a-f]{40}|[0-9a-f]{64}")
 _TRAILER = re.compile(rb"^[ \t]*co-(?:authored|developed)-by[ \t]*:([^\n]*)$", re.IGNORECASE | re.MULTILINE)
 _TRAILER_MAIL = re.compile(rb"[^<>]*<([^<>]+)>[^<>]*")
 
@@ -306,6 +305,6 @@ def _walk(reader: ObjectReader, head: str, stops: frozenset[str]) -> tuple[dict[
 
 
 def _oid(commit: Commit, text: bytes) -> str:
-    if not _OID.fullmatch(text):
+    if not OBJECT_ID.fullmatch(text.decode("latin-1")):
         raise EvidenceError(f"object `{commit.oid}`: found `{printable_name(text[:80])}`, expected an object id")
     return text.decode()

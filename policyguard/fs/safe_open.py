@@ -12,12 +12,16 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable
+from typing import TypeAlias
 
 from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.text import printable_name
 from policyguard.values import FrozenMap
 
 CHUNK_BYTES = 1 << 20
+
+FileVersion: TypeAlias = tuple[int, int, int, int, int]
+"""Device, inode, size, modification and change time (ns): a file with the same ones has the same content."""
 
 REGULAR_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 FOLDER_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
@@ -144,7 +148,7 @@ def read_all(fd: int, before: os.stat_result, name: str | bytes, sink: Callable[
             break
         sink(view[:count])
     # INVARIANT I16: a file that changes while it is read has no digest.
-    if total != before.st_size or _version(os.fstat(fd)) != _version(before):
+    if total != before.st_size or version_of(os.fstat(fd)) != version_of(before):
         raise EvidenceError(f"`{printable_name(name)}`: changed while it was read")
 
 
@@ -183,7 +187,8 @@ def kind_of(mode: int) -> str:
     return next((word for is_kind, word in _KINDS if is_kind(mode)), "something else")
 
 
-def _version(status: os.stat_result) -> tuple[int, ...]:
+def version_of(status: os.stat_result) -> FileVersion:
+    """Identify a state of a file: a write or a replacement by anybody but root changes it."""
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 

@@ -71,6 +71,14 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
         os.close(handle)
 
 
+def discard_output(descriptor: int) -> None:
+    """Discard what an output stream could not write, so that the interpreter does not report the error at exit."""
+    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    if null != descriptor:
+        os.dup2(null, descriptor)
+        os.close(null)
+
+
 @contextmanager
 def open_new(path: str | os.PathLike[str], *, replace: bool, mode: int = 0o644) -> Iterator[BinaryIO]:
     """Yield a file to write to; it gets its name when the block ends without an error, and is gone otherwise.

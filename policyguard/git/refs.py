@@ -11,18 +11,18 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 
 from policyguard.errors import EvidenceError
-from policyguard.fs.safe_open import read_small
+from policyguard.fs.safe_open import FileVersion, read_small, version_of
 from policyguard.git.directory import MAX_PACKED_REFS_BYTES, GitDir, config_text, read_line
 from policyguard.git.reftable import LIST, stacked_refs
 from policyguard.text import printable_name
+from policyguard.values import OBJECT_ID
 
 MAX_REFS = 1_000_000
 
 _REF = re.compile(rb"refs/(?!.*(?:\.\.|//|/\.|\.lock\Z|\.lock/))[^\x00-\x20\x7f~^:?*\[\\]+(?<![/.])")
-_OID = re.compile(rb"(?:[0-9a-f]{40}|[0-9a-f]{64})")
 _STORAGE = re.compile(rb'refstorage\s*=\s*"?([^\s";#]*)')
 
-_Stamp = tuple[int, ...] | None
+_Stamp = FileVersion | None
 
 
 class References:
@@ -54,7 +54,7 @@ class References:
             ref = content[4:].strip()
             first = first or ref
             content = self._existing(ref)
-        if not _OID.fullmatch(content):
+        if not OBJECT_ID.fullmatch(content.decode("latin-1")):
             raise EvidenceError(
                 f"`{printable_name(self._git.own)}`: HEAD is `{printable_name(content[:80])}`, "
                 "expected an object id or a reference"
@@ -84,7 +84,7 @@ class References:
         content = self._content(ref)
         if content is None:
             return None
-        if not _OID.fullmatch(content):
+        if not OBJECT_ID.fullmatch(content.decode("latin-1")):
             raise EvidenceError(f"`{printable_name(ref)}`: is `{printable_name(content[:80])}`, expected an object id")
         return content.decode()
 
@@ -224,7 +224,7 @@ def _stamp(path: str) -> _Stamp:
         status = os.lstat(path)
     except OSError:
         return None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    return version_of(status)
 
 
 def _loose(git: GitDir) -> Iterator[tuple[bytes, bytes]]:

@@ -26,6 +26,7 @@ from policyguard.errors import ConfigurationError, PolicyGuardError, RequestErro
 from policyguard.evidence.collector import Collectors, JobInputs
 from policyguard.exit_codes import BAD_DATA, UNAVAILABLE, code_of_decision, code_of_error
 from policyguard.fs.safe_open import reason_of
+from policyguard.fs.write import discard_output
 from policyguard.guard import Guard
 from policyguard.hooks.former_options import HOOK, rename_former_options
 from policyguard.hooks.responses import decision_data
@@ -90,7 +91,7 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.buffer.flush()
     except OSError:
         # The caller cannot be written to; it must not read a missing answer as an allow. A denial stays one.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        discard_output(1)
         return code or UNAVAILABLE
     return code
 

@@ -16,7 +16,7 @@ import stat
 from collections.abc import Iterator, Mapping
 
 from policyguard.errors import ConfigurationError, PolicyError, PolicyErrors
-from policyguard.fs.safe_open import kind_of, open_plain, reason_of
+from policyguard.fs.safe_open import kind_of, open_plain, reason_of, version_of
 from policyguard.policy.reader import MAX_FILE_BYTES
 from policyguard.text import printable, printable_name
 from policyguard.values import Span
@@ -38,6 +38,7 @@ _IS_POLICY = re.compile(rb"[\"']?apiVersion[\"']?[ \t]*:[ \t]*[\"']?policyguard/
 _RETRY = "try again when nothing changes the folder"
 
 Version = tuple[int, ...]
+"""The mode of a file and its `FileVersion`."""
 """Identifies one state of a file: device, inode, mode, size, modification time and change time."""
 
 
@@ -168,7 +169,7 @@ def _read_all(folder: str, listing: Mapping[str, Version]) -> dict[str, bytes]:
     sources: dict[str, bytes] = {}
     total = 0
     for path, version in sorted(listing.items()):
-        if stat.S_ISDIR(version[2]) and not os.path.islink(path):
+        if stat.S_ISDIR(version[0]) and not os.path.islink(path):
             continue
         _utf8(path)
         data = _read(path, root, version)
@@ -186,10 +187,10 @@ def _read(path: str, root: str, version: Version) -> bytes:
     # INVARIANT I6: no link leads out of the policy folder.
     if os.path.commonpath([root, real]) != root:
         raise ConfigurationError(f"{_name(path)}: found a link to `{_name(real)}`, expected one within the folder")
-    if stat.S_ISDIR(version[2]):
+    if stat.S_ISDIR(version[0]):
         raise ConfigurationError(f"{_name(path)}: found a link to a folder, expected a file")
-    if not stat.S_ISREG(version[2]):
-        raise ConfigurationError(f"{_name(path)}: found {kind_of(version[2])}, expected a plain file")
+    if not stat.S_ISREG(version[0]):
+        raise ConfigurationError(f"{_name(path)}: found {kind_of(version[0])}, expected a plain file")
     if version[3] > MAX_FILE_BYTES:
         raise ConfigurationError(f"{_name(path)}: found {version[3]} bytes, expected at most {MAX_FILE_BYTES}")
     # A FIFO or a link put in its place is refused, and cannot block us.
@@ -203,7 +204,7 @@ def _read(path: str, root: str, version: Version) -> bytes:
 
 
 def _version(status: os.stat_result) -> Version:
-    return (status.st_dev, status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return (status.st_mode, *version_of(status))
 
 
 def _utf8(path: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from policyguard.attest.keys import PublicKey
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import ConfigurationError
-from policyguard.fs.safe_open import read_bounded, reason_of
+from policyguard.fs.safe_open import read_bounded, reason_of, version_of
 from policyguard.policy.bundle import MAX_BUNDLE_BYTES, open_sealed
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def load_snapshot(path: str | Path, keys: Sequence[PublicKey], signers: PolicySi
     return Snapshot.from_compiled(*open_sealed(read_bounded(path, MAX_BUNDLE_BYTES), keys))
 
 
-def stamp_of(path: str | Path) -> tuple[tuple[str, int, int, int, int], ...]:
+def stamp_of(path: str | Path) -> tuple[tuple[str, int, int, int, int, int], ...]:
     """Compute a fingerprint of all files at this path: names, inodes, sizes and times.
 
     Cheap enough to compute every second. A file that cannot be inspected is left out, which changes it, too.
@@ -66,5 +66,5 @@ def stamp_of(path: str | Path) -> tuple[tuple[str, int, int, int, int], ...]:
             status = os.stat(name)
         except (OSError, ValueError):
             continue
-        stamps.append((name, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+        stamps.append((name, *version_of(status)))
     return tuple(stamps)

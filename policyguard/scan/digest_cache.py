@@ -19,6 +19,7 @@ from pathlib import Path
 
 from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.fs.mounts import file_system
+from policyguard.fs.safe_open import FileVersion, version_of
 from policyguard.fs.sealed import read_own, sealed, unsealed
 from policyguard.fs.write import replace_file
 from policyguard.scan.source import Truncated
@@ -36,7 +37,6 @@ MAX_CACHE_BYTES = 64 << 20
 _REMOVE = "remove it; it is built again"
 KIND = "checkpoint-digests"
 Progress = Callable[[int], None]
-Key = tuple[int, int, int, int, int]
 
 
 def sha256_of(fd: int, size: int, progress: Progress | None = None) -> str:
@@ -61,11 +61,6 @@ def sha256_of(fd: int, size: int, progress: Progress | None = None) -> str:
     return digest.hexdigest()
 
 
-def key_of(status: os.stat_result) -> Key:
-    """Build the cache key for one state of one file."""
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
 @dataclass(slots=True)
 class DigestCache:
     """Digests by file state, in memory; `open` reads the cache file and `save` writes it, if there is one.
@@ -76,7 +71,7 @@ class DigestCache:
     path: Path | None = None
     filesystems: frozenset[str] = HONEST_FILESYSTEMS
     clock_ns: Callable[[], int] = time.time_ns
-    entries: dict[Key, str] = field(default_factory=dict)
+    entries: dict[FileVersion, str] = field(default_factory=dict)
     key: bytes | None = field(default=None, repr=False)
     doubt: str = ""
     _foreign_seal: bool = False
@@ -122,7 +117,7 @@ class DigestCache:
     def find(self, status: os.stat_result, path: Path) -> str | None:
         """Return the digest of a file in this state, if its file system's times are reliable."""
         with self._lock:
-            digest = self.entries.get(key_of(status))
+            digest = self.entries.get(version_of(status))
         return digest if digest and self._is_honest(path) else None
 
     def remember(self, status: os.stat_result, path: Path, sha256: str, hashed_from_ns: int) -> None:
@@ -139,7 +134,7 @@ class DigestCache:
             return
         if self._is_honest(path):
             with self._lock:
-                self.entries[key_of(status)] = sha256
+                self.entries[version_of(status)] = sha256
                 self._changed = True
 
     def save(self) -> None:
@@ -169,7 +164,7 @@ def _check_folder(folder: Path) -> None:
         )
 
 
-def _parse(data: bytes) -> dict[Key, str]:
+def _parse(data: bytes) -> dict[FileVersion, str]:
     try:
         return {
             (int(dev), int(inode), int(size), int(mtime), int(ctime)): digest

@@ -16,9 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from policyguard.fs.safe_open import REGULAR_FLAGS, reason_of
+from policyguard.fs.safe_open import open_plain, reason_of, version_of
 from policyguard.scan.content import scan_content
-from policyguard.scan.digest_cache import DigestCache, key_of, sha256_of
+from policyguard.scan.digest_cache import DigestCache, sha256_of
 from policyguard.scan.findings import (
     CODE_SUFFIXES,
     DEFAULT_LIMITS,
@@ -106,15 +106,14 @@ def scan_file(
     findings = Findings(limits=options.limits, extra_globals=options.extra_globals, name=name)
     try:
         real = _target(Path(path), links_within)
-        fd = os.open(real, REGULAR_FLAGS)
+        fd, status = open_plain(real)
     except OSError as problem:
-        findings.add(_CODES.get(problem.errno or 0, "ckpt.unreadable"), _reason(problem))
-        return _report(path, findings, "unknown")
-    except ValueError:
-        findings.add("ckpt.unreadable", "a name no file can have")
+        reason = reason_of(problem)
+        other = "ckpt.not_regular" if reason.startswith("found ") else "ckpt.unreadable"
+        findings.add(_CODES.get(problem.errno or 0, other), reason)
         return _report(path, findings, "unknown")
     try:
-        return _scan_open(path, real, fd, options, findings)
+        return _scan_open(path, real, fd, status, options, findings)
     finally:
         os.close(fd)
 
@@ -123,33 +122,25 @@ def _target(path: Path, links_within: Path | None) -> Path:
     if not path.is_symlink():
         return path
     real = Path(os.path.realpath(path))
+    # INVARIANT I16: a link is followed inside the scope only.
     if links_within is None or not real.is_relative_to(links_within):
         raise OSError(errno.ELOOP, "symbolic link")
     return real
 
 
-def _reason(problem: OSError) -> str:
-    return reason_of(problem)
-
-
 def _scan_open(
-    path: str | os.PathLike[str], real: Path, fd: int, options: Options, findings: Findings
+    path: str | os.PathLike[str], real: Path, fd: int, before: os.stat_result, options: Options, findings: Findings
 ) -> CheckpointScan:
-    before = os.fstat(fd)
-    # INVARIANT I16: only regular files are read, judged by the descriptor; a link is followed inside the scope only.
-    if not stat.S_ISREG(before.st_mode):
-        findings.add("ckpt.not_regular", stat.filemode(before.st_mode)[:1])
-        return _report(path, findings, "unknown", before, real)
     sha256, kind = "", "unknown"
     try:
         sha256 = _digest(path, real, fd, before, options)
         kind = scan_content(FileSource(fd, before.st_size), findings)
     except OSError as problem:
-        findings.add("ckpt.unreadable", _reason(problem))
+        findings.add("ckpt.unreadable", reason_of(problem))
     except Truncated:
         findings.add("ckpt.changed", "shorter than it was")
     # INVARIANT I16: the digest, the scan and the status describe one state of the file, or the file is not clean.
-    if key_of(os.fstat(fd)) != key_of(before):
+    if version_of(os.fstat(fd)) != version_of(before):
         findings.add("ckpt.changed")
         sha256 = ""
     _check_name(Path(path), kind, findings)
@@ -157,13 +148,13 @@ def _scan_open(
 
 
 def _digest(path: str | os.PathLike[str], real: Path, fd: int, status: os.stat_result, options: Options) -> str:
-    key = key_of(status)
+    key = version_of(status)
     known = options.digests.get(key) or (options.cache.find(status, real) if options.cache else None)
     if known:
         return known
     name, progress, began_ns = os.fspath(path), options.progress, time.time_ns()
     sha256 = sha256_of(fd, status.st_size, (lambda count: progress(name, count)) if progress else None)
-    if key_of(os.fstat(fd)) == key:
+    if version_of(os.fstat(fd)) == key:
         with _LOCK:
             options.digests[key] = sha256
         if options.cache:

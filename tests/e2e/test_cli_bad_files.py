@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from policyguard.cli.verbs.init_ import NAMES
 from tests.e2e.cli_lab import CliLab, files_below
 
 ALLOWED = "requests/allowed.json"
@@ -299,6 +300,24 @@ def test_a_full_file_system_leaves_no_part(lab: CliLab, monkeypatch: pytest.Monk
     assert (ended.code, ended.complaint) == (78, "policyguard: old: cannot be written: no space left on device")
     assert lab.path("old").read_text() == "old"
     assert not [path for path in lab.folder.iterdir() if path.name.startswith(".")]
+
+
+def test_what_init_made_survives_a_crash(tmp_path: Path, lab: CliLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder is synced after key, trust and policies have their names, and so is the folder above a new one."""
+    synced: list[tuple[str, set[str]]] = []
+    real = os.fsync
+
+    def note(descriptor: int) -> None:
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        synced.append((path, set(os.listdir(path)) if os.path.isdir(path) else set()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    assert lab.here("init", str(tmp_path / "new" / "lab")).code == 0
+    last = dict(synced)
+    assert last[str(tmp_path / "new" / "lab")] == {*NAMES}
+    assert last[str(tmp_path / "new")] == {"lab"}
+    assert "new" in last[str(tmp_path)]
 
 
 @pytest.mark.parametrize("after", range(0, 20, 4))

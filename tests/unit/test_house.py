@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,6 +95,37 @@ def test_the_formatter_decides() -> None:
     """No comment switches the formatter off."""
     switches = ["# fmt: " + word for word in ("skip", "off")]
     assert [str(path) for path in SOURCES if any(switch in path.read_text() for switch in switches)] == []
+
+
+ONE_OF_EACH = {
+    "the state of a file": (r"st_size, (?:\w+\.)?st_mtime_ns, (?:\w+\.)?st_ctime_ns", {"fs/safe_open.py"}),
+    "a SHA-256 digest as text": (r"""compile\(r?b?["'](?:\(\?:)?\[0-9a-f\]\{64\}""", set()),
+    "an object id of git": (r"""["(]\[0-9a-f\]\{40\}\|""", {"values.py", "evidence/push/nonce.py"}),
+    "opening a file that others may have placed": (
+        r"O_NONBLOCK|REGULAR_FLAGS",
+        {"fs/safe_open.py", "fs/job_folder.py", "fs/private_files.py"},
+    ),
+    "discarding a closed stream": (r"os\.open\(os\.devnull, os\.O_WRONLY", {"fs/write.py"}),
+    "base64 that must be ASCII": (r"decode_base64\([^)]*\.encode\(", set()),
+}
+"""What is written once -> a pattern of its text, and the files that have it."""
+
+
+@pytest.mark.parametrize(("pattern", "places"), ONE_OF_EACH.values(), ids=ONE_OF_EACH)
+def test_one_of_each_thing(pattern: str, places: set[str]) -> None:
+    """A rule that is written twice drifts apart: one copy checks what the other forgets."""
+    assert {str(path.relative_to(PACKAGE)) for path in MODULES if re.search(pattern, path.read_text())} == places
+
+
+def test_a_renamed_file_is_durable() -> None:
+    """A module that renames files syncs their folder; after a crash the old name would be back."""
+    renames = {str(path.relative_to(PACKAGE)): path.read_text() for path in MODULES if "demo" not in path.parts}
+    undurable = {
+        path
+        for path, text in renames.items()
+        if re.search(r"os\.(?:rename|replace|link)\b|\)\.rename\(", text) and "sync_folder(" not in text
+    }
+    assert undurable == set()
 
 
 COLLECT = ["request", "inputs", "now"]

@@ -22,6 +22,7 @@ from policyguard.cli.output import say, say_json
 from policyguard.errors import ConfigurationError, PolicyGuardError
 from policyguard.evidence.identity import calling_account
 from policyguard.fs.safe_open import reason_of
+from policyguard.fs.write import sync_folder
 from policyguard.guard import log_origin
 from policyguard.keyfiles import write_private_key, write_public_key
 
@@ -106,6 +107,8 @@ def create_files(folder: Path) -> PrivateKey:
         for name in NAMES:
             (hidden / name).rename(folder / name)
         hidden.rmdir()
+        for parent in (folder, *(parent.parent for parent in made)):
+            sync_folder(parent)
     except (OSError, ValueError) as problem:
         _take_back(folder, hidden, made)
         raise ConfigurationError(f"{folder}: cannot be written: {reason_of(problem)}") from problem

@@ -77,7 +77,7 @@ def presented_line(source: str, line: bytes) -> SubmittedApproval | RejectedAppr
         pair = msgspec.json.decode(line, type=_Line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return RejectedApproval(source, "approval.malformed", "is neither an envelope nor a payload with its signature")
-    payload = decode_base64(pair.payload.encode("ascii", "replace"))
+    payload = decode_base64(pair.payload)
     if payload is None or len(payload) > MAX_FILE_BYTES:
         return RejectedApproval(source, "approval.malformed", "has a payload that is not canonical base64, or too long")
     return SubmittedApproval(source, payload, pair.signature.encode("utf-8", "replace"))

@@ -25,7 +25,7 @@ from policyguard.evidence.push.collector import bound_facts
 from policyguard.evidence.push.session import PushSession
 from policyguard.evidence.push.updates import RefUpdate
 from policyguard.fs.safe_open import read_small
-from policyguard.fs.write import create_file, replace_file
+from policyguard.fs.write import create_file, replace_file, sync_folder
 from policyguard.guard import Guard
 from policyguard.hooks.git.judge import action_of
 from policyguard.hooks.git.options import GitOptions, pusher_of
@@ -95,6 +95,7 @@ class DecisionStore:
             self._verified(path, update, session, options, guard, environment)
             if consume:
                 os.rename(path, self._path(update, _CONSUMED))  # Of two transactions, only one succeeds here.
+                sync_folder(self._folder)  # A crash does not bring the decision back.
         except (PolicyGuardError, OSError):
             return False
         return True

@@ -18,6 +18,7 @@ from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.injection import injection_variables
 from policyguard.evidence.job import program_files, resolve_executable
+from policyguard.fs.safe_open import version_of
 from policyguard.hooks.watch.processes import SYSTEM_FOLDERS, code_folders
 from policyguard.program.follow import follow
 from policyguard.text import printable_name, quoted
@@ -172,7 +173,7 @@ def _version(path: str) -> _Version:
     if stat.S_ISDIR(status.st_mode):
         # What is in a folder changes its times; a job writes into its own.
         return (status.st_dev, status.st_ino)
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return version_of(status)
 
 
 def _changed(versions: Mapping[str, _Version]) -> str:

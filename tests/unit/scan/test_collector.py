@@ -13,9 +13,10 @@ from policyguard.attest.keys import PrivateKey
 from policyguard.evidence.checkpoint import CheckpointCollector, JobCheckpoints
 from policyguard.evidence.collector import JobInputs, gather
 from policyguard.fs.mounts import file_system
+from policyguard.fs.safe_open import version_of
 from policyguard.model.facts import Assurance, Facts
 from policyguard.model.request import Request
-from policyguard.scan.digest_cache import QUIET_S, DigestCache, key_of
+from policyguard.scan.digest_cache import QUIET_S, DigestCache
 from policyguard.scan.files import Options, scan_paths
 from policyguard.scan.manifest import MANIFEST_NAME, manifest_of, sign_manifest
 from tests.attacks.checkpoint_lab import EVIL, GOOD, STORAGE, safetensors, torch_zip
@@ -45,7 +46,7 @@ def test_every_look_hashes_anew_what_the_cache_does_not_vouch_for(folder: Path) 
     inputs = JobInputs(argv=("python",), directory=str(folder), checkpoints=("step1/model.pt",))
     cache = DigestCache(filesystems=frozenset({file_system(folder) or ""}))
     options = Options(cache=cache)
-    wrong, key = "0" * 64, key_of(model.stat())
+    wrong, key = "0" * 64, version_of(model.stat())
     options.digests[key] = wrong
 
     def digest() -> object:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 from collections.abc import Mapping
@@ -36,6 +35,7 @@ from policyguard.keyfiles import read_passphrase, read_private_key
 from policyguard.model.decision import DEFAULT_AUDIENCE, Decision
 from policyguard.policy_store.load import load_snapshot
 from policyguard.text import printable_name
+from policyguard.values import OBJECT_ID
 
 _REVIEW = ("allowed_signers", "revoked_keys", "gpg_keyring", "approvals", "approval_log")
 _REPO = click.Path(path_type=Path, exists=True, file_okay=False)
@@ -130,7 +130,7 @@ def _resolved(git: GitDir, word: str) -> str:
     """Resolve HEAD, a branch, a tag, a full reference or a full id to an object id; refuse anything else."""
     if word == "HEAD":
         return References(git).head()[0]
-    if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", word):
+    if OBJECT_ID.fullmatch(word):
         return word
     for name in (word,) if word.startswith("refs/") else (f"refs/heads/{word}", f"refs/tags/{word}"):
         result = References(git).id_of(os.fsencode(name)) if is_ref_name(os.fsencode(name)) else None
