@@ -119,14 +119,16 @@ def _counts(expression: Expression) -> bool:
     """Return True if the generated code must count its cost; one macro alone is limited by its list's length."""
     macros = [node for node in walk(expression) if isinstance(node, Quantifier)]
     bodies = (part for macro in macros for part in (macro.body, macro.condition) if part is not None)
-    return len(macros) > 1 or any(_is_charged(node) for body in bodies for node in walk(body))
+    inside = any(_is_charged(node, is_inside=True) for body in bodies for node in walk(body))
+    return len(macros) > 1 or inside or any(_is_charged(node, is_inside=False) for node in walk(expression))
 
 
-def _is_charged(node: Expression) -> bool:
+def _is_charged(node: Expression, *, is_inside: bool) -> bool:
     if not isinstance(node, Call):
         return False
-    kind = node.arguments[0].type
-    return is_charged(node.function, kind) or (is_membership(node.function, kind) and not _is_short(node.arguments[1]))
+    if is_membership(node.function, node.arguments[0].type):
+        return is_inside and not _is_short(node.arguments[1])
+    return is_charged(node, is_inside=is_inside)
 
 
 def _is_short(values: Expression) -> bool:
@@ -247,7 +249,7 @@ class _Builder:
 
     def call(self, node: Call) -> ast.expr:
         function, arguments = node.function, [self.value(argument) for argument in node.arguments]
-        if self.is_inside and _is_charged(node):
+        if _is_charged(node, is_inside=self.is_inside):
             return self.charged(node, arguments)
         if function in ("logical_and", "logical_or"):
             return _joined(ast.And() if function == "logical_and" else ast.Or(), arguments)

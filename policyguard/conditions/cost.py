@@ -1,11 +1,14 @@
 """The cost of one evaluation of a condition, and the limit beyond which it is an error.
 
-A condition without macros costs at most its own length times the size of the facts, so nothing is counted there. Inside
-macros work multiplies. The exact evaluator and compiled code call the same methods at the same places in the same
-order, so they exhaust the budget on the same inputs:
+A condition without macros costs at most its own length times the size of the facts, so nothing is counted there; a
+search by a pattern has a limit of its own (`functions.matches`). Inside macros work multiplies, and what macros build
+may be larger than it took to build. The exact evaluator and compiled code call the same methods at the same places in
+the same order, so they exhaust the budget on the same inputs:
 
 - a macro costs the number of elements it runs over;
-- inside a macro, a function that walks a list, a map or a text costs what it walks (`WALKS`);
+- inside a macro, a function that walks a list, a map or a text costs what it walks (`WALKS`); a comparison of text with
+  a constant, an id, a type or the action costs nothing, because these are short;
+- outside macros, comparing a list or map that a macro built costs what is walked;
 - inside a macro, the first test whether a scalar is in a list of more than 16 elements costs the length of the list;
   a set answers the others. A list of constants, which the policy's author wrote, costs nothing.
 
@@ -18,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from policyguard.conditions.functions import FUNCTIONS
+from policyguard.model.expression import Call, Constant, Expression, Hole, Quantifier, Select, Variable, walk
 
 MAX_COST = 100_000
 """Units that one evaluation of a condition may spend; visiting one element costs one unit."""
@@ -27,6 +31,17 @@ CHARACTERS = 64
 
 SMALL = 16
 """Lists up to this length are compared element by element, free of charge."""
+
+TEXT_COMPARISONS = frozenset(
+    (
+        *("less_string", "less_equals_string", "greater_string", "greater_equals_string"),
+        *("starts_with_string", "ends_with_string"),
+    )
+)
+
+_EQUALITY = frozenset({"equals", "not_equals"})
+_ENTITIES = frozenset({"subject", "resource"})
+_SHORT_NAMES = frozenset({"id", "type"})
 
 SCALARS = frozenset({"int", "string", "timestamp", "duration"})
 """Types whose values Python compares and hashes as CEL compares them."""
@@ -109,16 +124,27 @@ def within(source: Any, units: int) -> Any:
 
 
 def weight(value: Any) -> int:
-    """Return the cost of walking a value: its elements, nested ones included, and text by length."""
-    if isinstance(value, str):
-        return len(value) // CHARACTERS
-    if isinstance(value, Mapping):
-        return len(value) + sum(map(weight, value.values()))
-    return len(value) + sum(map(weight, value)) if isinstance(value, (list, tuple)) else 0
+    """Return the cost of walking a value: its elements, nested ones included, and text by length.
+
+    Counting ends beyond `MAX_COST`: a list that contains one list twice, at every level, doubles with each level.
+    """
+    units, pending = 0, [value]
+    while pending and units <= MAX_COST:
+        part = pending.pop()
+        if isinstance(part, str):
+            units += len(part) // CHARACTERS
+        elif isinstance(part, (list, tuple, Mapping)):
+            units += len(part)
+            pending += part.values() if isinstance(part, Mapping) else part
+    return units
 
 
 def _one(text: str, *_: Any) -> int:
     return len(text) // CHARACTERS
+
+
+def _shorter(first: str, second: str) -> int:
+    return min(len(first), len(second)) // CHARACTERS
 
 
 def _both(first: str, second: str) -> int:
@@ -137,15 +163,34 @@ WALKS: dict[str, Callable[..., int]] = {
     "under_string_string": _both,
     "ip_in_string_string": _both,
     **dict.fromkeys(("string_to_timestamp", "string_to_duration", "string_to_int64", "string_to_bool"), _one),
+    **dict.fromkeys(TEXT_COMPARISONS, _shorter),
 }
 """Functions whose time grows with their arguments, and the units that a call inside a macro costs."""
 
 
-def is_charged(function: str, first_type: str) -> bool:
-    """Return True if a call inside a macro is charged for what it walks, by its first argument's type."""
-    if function in ("equals", "not_equals"):
-        return first_type not in SCALARS and first_type != "bool"
-    return function in WALKS and not is_membership(function, first_type)
+def is_charged(call: Call, *, is_inside: bool) -> bool:
+    """Return True if a call is charged for what it walks; `is_inside` says that it is in a macro."""
+    function, kind = call.function, call.arguments[0].type
+    if is_membership(function, kind):
+        return False
+    if function in _EQUALITY and kind != "string":
+        is_walked = kind not in SCALARS and kind != "bool"
+        return is_walked and (is_inside or any(map(_is_built, call.arguments)))
+    if function in TEXT_COMPARISONS or function in _EQUALITY:
+        return is_inside and not any(map(_is_short, call.arguments))
+    if function == "in_list":
+        return is_inside or any(map(_is_built, call.arguments))
+    return is_inside and function in WALKS
+
+
+def _is_built(node: Expression) -> bool:
+    return any(isinstance(part, Quantifier) for part in walk(node))
+
+
+def _is_short(node: Expression) -> bool:
+    if isinstance(node, Select):
+        return isinstance(node.operand, Variable) and node.operand.name in _ENTITIES and node.name in _SHORT_NAMES
+    return isinstance(node, Constant | Hole) or (isinstance(node, Variable) and node.name == "action")
 
 
 def is_membership(function: str, first_type: str) -> bool:

@@ -253,8 +253,8 @@ def _call(node: Call, names: _Names) -> Any:
             return value
         arguments.append(value)
     try:
-        if budget is not None and is_charged(node.function, node.arguments[0].type):
-            return budget.call(node.function, *arguments)
+        if is_charged(node, is_inside=budget is not None):
+            return names[_BUDGET].call(node.function, *arguments)
         return FUNCTIONS[node.function](*arguments)
     except Failure as problem:
         return EvalError(str(problem), node.offset)

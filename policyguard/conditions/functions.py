@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from policyguard.conditions import times
@@ -46,10 +46,14 @@ def matches(text: str, pattern: str) -> bool:
     """Return True if the pattern matches anywhere in the text.
 
     Raises:
-        Failure: RE2 does not accept the pattern.
+        Failure: RE2 does not accept the pattern, or the search would take too long (`MAX_SEARCH`).
     """
     search = _search(pattern) if len(pattern) <= CACHED_LENGTH else _search.__wrapped__(pattern)
     return bool(search(text))
+
+
+MAX_SEARCH = 1 << 23
+"""The product of a text's characters and the instructions of RE2's program that one search may take, 0.3 s at most."""
 
 
 @lru_cache(maxsize=4096)
@@ -75,10 +79,18 @@ def _regex(pattern: str) -> Callable[[str], object]:
     options.log_errors = False
     options.max_mem = 1 << 20
     try:
-        return re2.compile(pattern, options).search  # type: ignore[no-any-return]
+        regex = re2.compile(pattern, options)
     except re2.error as problem:
         detail = problem.args[0].decode(errors="replace") if isinstance(problem.args[0], bytes) else problem.args[0]
         raise Failure(f"`{pattern}` is no regular expression of RE2: {str(detail).lower()}") from None
+    return partial(_bounded_search, regex, MAX_SEARCH // max(1, regex.programsize))
+
+
+def _bounded_search(regex: Any, max_chars: int, text: str) -> object:
+    # INVARIANT I2: RE2 takes time in proportion to pattern times text, which may be minutes for the longest of both.
+    if len(text) > max_chars:
+        raise Failure(f"the text has {len(text)} characters, expected at most {max_chars} for this pattern")
+    return regex.search(text)
 
 
 def same(a: object, b: object) -> bool:

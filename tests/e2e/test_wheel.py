@@ -19,7 +19,7 @@ from policyguard.exit_codes import DENIED, OK
 
 ROOT = Path(__file__).parents[2]
 
-OPTIONAL = {"sqlalchemy": "db", "picklescan": "scan", "py7zr": "scan"}
+OPTIONAL = {"pyarrow": "parquet", "sqlalchemy": "db", "picklescan": "scan", "py7zr": "scan"}
 """What is imported only where it is installed, with the extra that brings it."""
 
 FLOORS = {"simpleeval"}

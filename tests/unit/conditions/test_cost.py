@@ -162,7 +162,7 @@ NAMES = ", ".join(f"'n{number}'" for number in range(SMALL + 1))
         ("resource.tags.all(t, resource.path.contains(t))", {"tags": ("a",), "path": "a" * 127}, 3),
         ("resource.tags.all(t, resource.tags == ['a', 'b'])", {"tags": ("a", "b")}, 6),
         ("resource.nums.all(n, n == n && resource.flag == true)", {"nums": (1, 2), "flag": True}, 2),
-        ("resource.tags.all(t, t == resource.path)", {"tags": ("a" * 128,), "path": "a" * 128}, 1),
+        ("resource.tags.all(t, t == resource.path)", {"tags": ("a" * 128,), "path": "a" * 128}, 3),
         ("resource.nums.all(n, (n > 0) in [true, false])", {"nums": (1, 2)}, 6),
     ],
     ids=["a long list", "a short list", "a list of the policy", "a text", "two lists", "scalars", "texts", "bools"],
@@ -202,3 +202,54 @@ def test_a_constant_list_answers_as_a_tuple() -> None:
 def test_weight_counts_nested_elements_and_text_by_its_length() -> None:
     """A list of a list is as heavy as what it holds."""
     assert [weight(value) for value in ((), (1, 2), ((1, 2), (3,)), {"a": (1,)}, "x" * 640, 7)] == [0, 2, 5, 2, 10, 0]
+
+
+BIG = {"tags": ("a" * 20,) * 20_000, "path": "b" * 300_000}
+
+
+def doubled(name: str) -> str:
+    """Write an expression whose list has 2^24 elements, nested ones included, and is built in 24 steps."""
+    return "[[resource.gpus]]" + "".join(f".map({name}{level}, [{name}{level}, {name}{level}])" for level in range(24))
+
+
+@pytest.mark.parametrize(
+    ("text", "resource"),
+    [
+        ("resource.tags.all(t, resource.path == resource.path)", BIG),
+        ("resource.tags.exists(t, resource.path != resource.path)", BIG),
+        ("resource.tags.all(t, resource.path.startsWith(resource.path))", BIG),
+        ("resource.tags.all(t, resource.path.endsWith(resource.path))", BIG),
+        ("resource.tags.all(t, resource.path >= resource.path)", BIG),
+        (f"{doubled('x')} == {doubled('y')}", {"gpus": 1}),
+        (f"{doubled('x')} in [{doubled('y')}]", {"gpus": 1}),
+    ],
+)
+def test_text_and_built_lists_that_are_compared_too_often_exhaust_the_budget(
+    text: str, resource: dict[str, Any]
+) -> None:
+    """A request of one megabyte made ten such comparisons take twenty seconds, and was allowed."""
+    assert both(text, resource) == DECLINED
+
+
+@pytest.mark.parametrize(
+    ("text", "resource"),
+    [
+        ('resource.tags.all(t, t == "aaaaaaaaaaaaaaaaaaaa")', BIG),
+        ("resource.tags.all(t, resource.path == resource.path)", {"tags": ("a",) * 20, "path": "b" * 300_000}),
+        ("resource.path == resource.path && resource.path.startsWith(resource.path)", BIG),
+        ("resource.tags == resource.tags", BIG),
+        ("[[resource.gpus]].map(a, [a, a]) == [[resource.gpus]].map(b, [b, b])", {"gpus": 1}),
+    ],
+)
+def test_ordinary_comparisons_are_within_the_budget(text: str, resource: dict[str, Any]) -> None:
+    assert both(text, resource) == (True, True)
+
+
+def test_a_search_by_a_pattern_is_bounded_by_pattern_times_text() -> None:
+    """A hundred thousand characters and a program of 3,505 instructions took ten seconds."""
+    slow = 'resource.path.matches("(b|bb|bbb){500}c")'
+    fast, exact = both(slow, {"path": "b" * 100_000})
+    assert isinstance(fast, type)
+    assert "characters, expected at most" in str(exact)
+    assert both(slow, {"path": "b" * 1_000}) == (False, False)
+    assert both('resource.path.matches("^[0-9a-f]{40}$")', {"path": "b" * 50_000}) == (False, False)
