@@ -69,6 +69,8 @@ class JobCheckpoints:
         return Collected(entries={CHECKPOINTS: Fact(value, Assurance.MEASURED, self.name, now, bound=True)})
 
     def _records(self, path: Path, inputs: JobInputs, options: Options) -> dict[str, FrozenMap]:
+        # A loader follows a link that is named, so what it leads to is scanned.
+        path = Path(os.path.realpath(path)) if os.path.islink(path) else path
         scans = scan_paths([path], options)
         manifest = attested(path, scans, self._producers)
         producer = manifest.producer if manifest else ""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import os
+import stat
 import time
 from collections.abc import Collection, Sequence
 
@@ -70,11 +71,19 @@ def loadable(inputs: JobInputs) -> Loadable:
             searched = search.search(path)
             paths |= dict.fromkeys(searched.roots)
             not_searched += () if searched.is_complete else (path,)
-        elif (candidate.is_argument and not path.endswith(".py")) or holds_model(path):
+        elif (candidate.is_argument and not path.endswith(".py") and not _is_device(path)) or holds_model(path):
             paths[path] = None
     if len(paths) > MAX_PATHS:
         raise EvidenceError(f"{len(paths)} paths are named, expected at most {MAX_PATHS}")
     return Loadable(tuple(paths), tuple(not_searched))
+
+
+def _is_device(path: str) -> bool:
+    """Return True for a device such as /dev/null or a terminal, which is no file that something was stored in."""
+    try:
+        return stat.S_ISCHR(os.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _installed(inputs: JobInputs, named: Sequence[NamedPath]) -> tuple[str, ...]:

@@ -215,6 +215,28 @@ def test_what_is_not_searched_to_its_end_is_named(lab: Path, monkeypatch: pytest
     assert not verdicts(lab, "--data", str(lab / "good"))
 
 
+def test_a_link_is_scanned_where_it_leads(lab: Path) -> None:
+    """`latest` is a link to a file, and to a folder; its record was of size 0, which the example policies allowed."""
+    store = lab / "store" / "a" / "b" / "c"
+    (lab / "job" / "latest.pt").symlink_to(store / "evil.pt")
+    (lab / "job" / "latest").symlink_to(store)
+    (lab / "job" / "last").symlink_to("latest")
+    for argument in ("latest.pt", "--resume=latest", "last"):
+        assert "hostile" in verdicts(lab, argument).values(), argument
+    inputs = JobInputs(argv=("/bin/true",), directory=str(lab / "job"), checkpoints=("latest",))
+    request = Request.of("user:ivan", "job:submit", "job:team/v/x")
+    value: Any = gather(request, [JobCheckpoints()], inputs, lambda: 1).entries[CHECKPOINTS].value
+    assert [record["verdict"] for record in value] == ["hostile"]
+    (lab / "job" / "notes").symlink_to(lab / "good")
+    assert not verdicts(lab, "notes")
+
+
+def test_a_device_is_no_checkpoint_and_a_pipe_may_be_one(lab: Path) -> None:
+    os.mkfifo(lab / "job" / "pipe")
+    assert not verdicts(lab, "--log", "/dev/null", "--out=/dev/null")
+    assert verdicts(lab, "pipe") == {"pipe": "unknown"}
+
+
 def test_settings_that_are_too_large_are_named(lab: Path) -> None:
     with open(lab / "job" / "big.yaml", "wb") as file:
         file.truncate((64 << 20) + 1)
