@@ -335,7 +335,8 @@ class Guard:
 
         Raises:
             RequestError: the job file cannot be used.
-            ConfigurationError: this guard does not measure commands, or its configuration is in the folder of the job.
+            ConfigurationError: this guard measures no commands, the directory is missing, or has the configuration.
+            TypeError: `argv` is one text.
             SigningError, AuditError: no decision was released, and nothing may start.
         """
         identity = _load("evidence.identity")

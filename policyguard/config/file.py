@@ -44,7 +44,8 @@ from policyguard.config.paths import PATHS
 from policyguard.errors import ConfigurationError, PolicyErrors
 from policyguard.fs.safe_open import read_bounded
 from policyguard.model.decision import AUDIENCE, DEFAULT_LIFETIME_S, MAX_LIFETIME_S, is_audience
-from policyguard.policy.reader import read_value
+from policyguard.policy.problems import nearest
+from policyguard.policy.reader import field_span, read_value
 from policyguard.text import quoted, quoted_list
 from policyguard.values import FrozenMap, Value, name_of, parse_duration_s
 
@@ -131,7 +132,12 @@ def parse_config(text: bytes, path: Path) -> Config:
     data = FrozenMap({FORMER.get(name, name): value for name, value in data.items()})
     for name in data:
         if name not in _FIELDS:
-            raise ConfigurationError(f"{path}: unknown option `{name}`, expected one of {quoted_list(_FIELDS)}")
+            near = nearest(name, _FIELDS)
+            raise ConfigurationError(
+                f"{field_span(text, str(path), [name])}: unknown option `{name}`, "
+                f"expected one of {quoted_list(_FIELDS)}",
+                help=f"did you mean `{near}:`?" if near else None,
+            )
     config = Config(source=path, warnings=warnings)
     for name, value in data.items():
         if name in SECTIONS:
@@ -171,5 +177,7 @@ def _lifetime_s(config: Config, text: str) -> int:
 
 def _text(path: Path, name: str, value: Value) -> str:
     if type(value) is not str or not value:
-        raise ConfigurationError(f"{path}: {name}: found {name_of(value)}, expected text")
+        result = "empty text" if value == "" else name_of(value)
+        expected = "a duration such as `15m`" if name == "lifetime" else "text"
+        raise ConfigurationError(f"{path}: {name}: found {result}, expected {expected}")
     return value

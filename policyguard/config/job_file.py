@@ -18,6 +18,7 @@ The first five are claims; what the others name is measured.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -28,7 +29,8 @@ from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.identity import calling_account
 from policyguard.fs.safe_open import read_bounded, reason_of
 from policyguard.model.request import Request
-from policyguard.policy.reader import read_value
+from policyguard.policy.problems import nearest
+from policyguard.policy.reader import field_span, read_value
 from policyguard.text import quoted, quoted_list
 from policyguard.values import EMPTY_MAP, LazyPattern, Value, name_of
 
@@ -36,6 +38,7 @@ DEFAULT_ACTION = "job:submit"
 MAX_JOB_BYTES = 262_144
 _NAME = LazyPattern(r"[A-Za-z0-9_.-]{1,64}")
 
+_EXAMPLES = {"subject": "user:alice", "resource": "job:team/vision/run-17"}
 _FIELDS = (
     "resource",
     "action",
@@ -54,7 +57,7 @@ _FIELDS = (
 def read_job_file(
     path: str | Path,
     argv: Sequence[str],
-    directory: str | None,
+    directory: str | Path | None,
     environment: Mapping[str, str],
     *,
     account: str | None = None,
@@ -70,16 +73,35 @@ def read_job_file(
 
     Raises:
         RequestError: the file cannot be read, or a field in it is unknown, missing or malformed.
-        ConfigurationError: the current folder does not exist any more.
+        ConfigurationError: the folder does not exist, or not any more.
+        TypeError: the command is one text, not a list.
     """
+    if isinstance(argv, str | bytes):
+        raise TypeError(f"argv: found {quoted(str(argv))}, expected a list such as `['python', 'train.py']`")
+    folder = current_folder() if directory is None else os.path.abspath(directory)
+    if not os.path.isdir(folder):
+        raise ConfigurationError(f"{directory}: found no folder, expected the one in which the command is to run")
     try:
-        data = read_value(read_bounded(path, MAX_JOB_BYTES), str(path))
+        text = read_bounded(path, MAX_JOB_BYTES)
+        data = read_value(text, str(path))
     except ConfigurationError as problem:
         raise RequestError(problem.message.removeprefix(f"{path}: "), path=str(path), help=problem.help) from problem
     except PolicyErrors as problems:
-        raise RequestError(str(problems.errors[0]), path=str(path), help=problems.errors[0].help) from problems
-    folder = current_folder() if directory is None else os.path.abspath(directory)
-    return read_job(data, argv, folder, environment, account=account)
+        error = problems.errors[0]
+        raise RequestError(error.message, path=str(error.span or path), help=error.help) from problems
+    try:
+        return read_job(data, argv, folder, environment, account=account)
+    except RequestError as problem:
+        raise _located(problem, text, str(path)) from problem
+
+
+def _located(problem: RequestError, text: bytes, file: str) -> RequestError:
+    """Put file, line and column before the path of an error."""
+    names = problem.path.removeprefix("$").removeprefix(".resource.properties")
+    names = names if names == problem.path.removeprefix("$") else f".properties{names}"
+    span = field_span(text, file, re.split(r"[.\[]", names)[1:])
+    path = str(span) if problem.path == "$" else f"{span}: {problem.path}"
+    return RequestError(problem.message, path=path, help=problem.help)
 
 
 def check_subject(request: Request, subject: str | None) -> None:
@@ -166,8 +188,8 @@ def read_job(
     """
     fields = _fields(data)
     subject = fields["subject"] if "subject" in fields else account or _own_account()
-    subject_type, subject_id = _split(subject, "$.subject")
-    resource_type, resource_id = _split(fields["resource"], "$.resource")
+    subject_type, subject_id = _split(subject, "subject")
+    resource_type, resource_id = _split(fields["resource"], "resource")
     request = Request.from_data(
         {
             "subject": {"type": subject_type, "id": subject_id},
@@ -195,9 +217,13 @@ def _fields(data: Value) -> Mapping[str, Value]:
         raise RequestError(f"found {name_of(data)}, expected a map with {quoted_list(_FIELDS)}")
     for name in data:
         if name not in _FIELDS:
-            raise RequestError(f"unknown field `{name}`, expected one of {quoted_list(_FIELDS)}", path=f"$.{name}")
+            near = nearest(name, _FIELDS)
+            help = f"did you mean `{near}`?" if near else "what the job claims goes under it: `properties: {gpus: 8}`"
+            raise RequestError(
+                f"unknown field `{name}`, expected one of {quoted_list(_FIELDS)}", path=f"$.{name}", help=help
+            )
     if "resource" not in data:
-        raise RequestError("`resource` is missing, expected `type:id` such as `job:team/vision/run-17`")
+        raise RequestError(f"`resource` is missing, expected `type:id` such as `{_EXAMPLES['resource']}`")
     return data
 
 
@@ -208,10 +234,10 @@ def _own_account() -> str:
     return caller.ref
 
 
-def _split(data: Value, path: str) -> tuple[str, str]:
+def _split(data: Value, field: str) -> tuple[str, str]:
     if not isinstance(data, str) or ":" not in data:
         result = f"`{data}`" if isinstance(data, str) else name_of(data)
-        raise RequestError(f"found {result}, expected `type:id` such as `user:alice`", path=path)
+        raise RequestError(f"found {result}, expected `type:id` such as `{_EXAMPLES[field]}`", path=f"$.{field}")
     kind, _, identifier = data.partition(":")
     return kind, identifier
 

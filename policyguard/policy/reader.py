@@ -9,7 +9,7 @@ brackets, and with merge keys 235 bytes can cost minutes. Scalars stay text here
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from policyguard import yaml_events as yaml
@@ -19,7 +19,8 @@ from policyguard.policy.scalars import MAX_DIGITS, described, kind_of
 from policyguard.text import MAX_QUOTED_CHARS, printable, quoted
 from policyguard.values import MAX_INTEGER, FrozenMap, Span, Value
 
-__all__ = ["Mapping", "Node", "Scalar", "Sequence", "Source", "parse", "read", "read_value", "to_value", "walk"]
+__all__ = ["Mapping", "Node", "Scalar", "Sequence", "Source", "field_span", "parse", "read", "read_value"]
+__all__ += ["to_value", "walk"]
 
 MAX_FILE_BYTES = 16 * 1024 * 1024
 MAX_NODES = 2_000_000
@@ -75,8 +76,34 @@ def read_value(data: bytes | str, file: str) -> Value:
     errors: list[PolicyError] = []
     value = _value(documents[0], errors, instants=True)
     if errors:
-        raise PolicyErrors(errors)
+        raise PolicyErrors([_named(error, documents[0]) for error in errors])
     return value
+
+
+def _named(error: PolicyError, document: Node) -> PolicyError:
+    """Put the key before a message about its value, where the document is a map."""
+    entries = document.entries if isinstance(document, Mapping) else ()
+    key = next((key.text for key, node in entries if node.span == error.span), None)
+    if key is None:
+        return error
+    return PolicyError(f"{printable(key)}: {error.message}", span=error.span, code=error.code, help=error.help)
+
+
+def field_span(data: bytes | str, file: str, path: Iterable[str]) -> Span:
+    """Find where a readable file has a field: the last key of the path that it has, else its first character.
+
+    Args:
+        data: the content of the file, which `read_value` accepts.
+        file: its name, for the span.
+        path: the keys from the top.
+    """
+    node, span = read(data, file)[0], Span(file, 1, 1)
+    for name in path:
+        key = node.key(name) if isinstance(node, Mapping) else None
+        if key is None or not isinstance(node, Mapping):
+            break
+        node, span = cast(Node, node.get(name)), key.span
+    return span
 
 
 def to_value(node: Node, errors: list[PolicyError]) -> Value | None:

@@ -124,7 +124,7 @@ CASES: dict[str, tuple[Spoil, tuple[str, ...], int, str]] = {
         put("policyguard.yaml", "polices: x\n"),
         ("decide", ALLOWED),
         78,
-        "policyguard.yaml: unknown option `polices`",
+        "policyguard.yaml:1:1: unknown option `polices`",
     ),
     "a configuration that is no map": (put("policyguard.yaml", "[]\n"), ("decide", ALLOWED), 78, "found a list"),
     "a configuration that is no YAML": (

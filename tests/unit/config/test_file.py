@@ -113,3 +113,20 @@ def test_bytes_that_are_not_text(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_bytes(b"key: \xff")
     with pytest.raises(ConfigurationError):
         find_config(tmp_path, None)
+
+
+MISTAKES = {
+    "a misspelled option": ("key: k\npolices: p\n", "policyguard.yaml:2:1: unknown option `polices`", "`policies:`"),
+    "a number as lifetime": ("lifetime: 15\n", "lifetime: found an integer, expected a duration such as `15m`", ""),
+    "an empty audience": ("audience:\n", "policyguard.yaml:1:10: audience: found ", ""),
+    "an audience of empty text": ('audience: ""\n', "audience: found empty text, expected text", ""),
+}
+
+
+@pytest.mark.parametrize(("text", "message", "help"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_is_located_and_explained(text: str, message: str, help: str, tmp_path: Path) -> None:
+    """The field is named, a misspelled one with its line and the nearest option."""
+    with pytest.raises(ConfigurationError) as caught:
+        read_config(written(tmp_path, text))
+    assert message in str(caught.value)
+    assert help in (caught.value.help or "")
