@@ -4,6 +4,6 @@ Promises: the same configuration gives the same collectors, in every kind of hos
 collector measures (`evidence/`), and deciding, signing and logging (`guard.py`). Imports no command line: the seal of
 caches, trusted keys and the place where doubts are reported are arguments.
 
-Read in this order: `requests.py` (requests without a command), `jobs.py` (jobs and artifacts), `configured.py`
-(all that `Guard.from_config` needs).
+Read in this order: `requests.py` (requests without a command), `jobs.py` (jobs and artifacts), `configured.py` (all
+that `Guard.from_config` needs), `denials.py` (denials that no rule made).
 """

@@ -3,6 +3,7 @@
 Promises: no traceback, no terminal control characters from input, and the exit codes of `exit_codes.py`. Leaves to
 others: every decision and measurement. A verb is imported only when it is called; `hook` never imports click.
 
-Read in this order: `main.py` (entry point), `group.py` (verbs and errors), `options.py`, `settings.py`,
-`files.py` (what verbs share), `verbs/`.
+Read in this order: `main.py` (entry point), `streams.py`, `group.py` (verbs and errors), `output.py`,
+`options.py`, `settings.py`, `files.py`, `jobs.py`, `answers.py`, `supposing.py`, `log_condition.py`, `tests_not_run.py`
+(what verbs share), `verbs/`.
 """

@@ -6,7 +6,8 @@ Leaves to others: the nodes (`model/expression.py`), where conditions come from 
 decision (`decide`).
 
 Read in this order: `profile.py` (what is allowed), `check.py` (text to nodes; it uses `entities.py`, `lexing.py`,
-`templates.py`, `decoding.py`, `literals.py`, `checker_messages.py`), `exact.py` (the meaning of a node) with
-`functions.py`, `times.py`, `addresses.py`; then `ast.py`, `canonical.py` and `codegen.py` (conditions in a snapshot),
-`polarity.py` and `queries.py` (for the loader and lint).
+`templates.py`, `wire.py`, `decoding.py`, `signatures.py`, `checked_types.py`, `macros.py`, `literals.py`,
+`checker_messages.py`, `problems.py`), `exact.py` (the meaning of a node) with `functions.py`, `times.py`,
+`addresses.py`, `cost.py`; then `ast.py`, `canonical.py`, `wellformed.py` and `codegen.py` (conditions in a snapshot),
+`polarity.py` and `queries.py` (for the loader and lint), `rendering.py` and `former_names.py`.
 """

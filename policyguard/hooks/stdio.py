@@ -215,8 +215,6 @@ def _log(options: HookOptions, request: Request, problem: PolicyGuardError) -> N
     """Log that a request was refused undecided, if key and log are known.
 
     The import is here, because only a failure needs it.
-
-    Imported only on a failure.
     """
     if options.key and options.log:
         import_module("policyguard.hooks.launcher.refusals").log_undecided(

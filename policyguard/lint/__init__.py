@@ -5,6 +5,6 @@ report. Leaves to others: loading (`policy`), queries on conditions (`conditions
 (`cli`), proofs over all requests (`analysis`).
 
 Read in this order: `rule.py` (the types), `rules/` (one rule, one file), `catalogue.py` (all of them), `context.py`,
-`stars.py` and `vocabulary.py` (what rules use), `comments.py` and `suppressions.py`, `runner.py` (a run), `report.py`,
-`baseline.py`, `formats/`.
+`stars.py`, `bounds.py` and `vocabulary.py` (what rules use), `comments.py` and `suppressions.py`, `runner.py` (a run),
+`report.py`, `baseline.py`, `formats/`.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import NoReturn, Protocol
 
 import msgspec
@@ -83,6 +84,12 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
                 the full explanation.
         """
         return self.explainer.explain(self, full=full, viewer=viewer)
+
+    @property
+    def gaps(self) -> tuple[UnmetQuorum, ...]:
+        """The name that `unmet_approvals` had in 0.1.0; removed after one release."""
+        warnings.warn("`Decision.gaps` is now `Decision.unmet_approvals`", DeprecationWarning, stacklevel=2)
+        return self.unmet_approvals
 
     @property
     def policy_digest(self) -> str:

@@ -84,6 +84,25 @@ def test_a_package_says_what_it_promises(folder: Path) -> None:
     assert len(tree.body) > 1 or any(path != init for path in folder.rglob("*.py")), f"{folder}: an empty package"
 
 
+ORDERS_BY_THEMSELVES = {"cli/verbs", "lint/rules", "scan/formats", "scan/pickles", "scan/settings"}
+"""Folders with one file for each verb, rule or format: the recipe in the docstring says how they are named."""
+
+
+def reading_order(init: Path) -> str:
+    """Return what a package's docstring says from `Read` on, if it proposes an order."""
+    text = ast.get_docstring(ast.parse(init.read_text())) or ""
+    return text[at:] if (at := text.find("Read ")) >= 0 else ""
+
+
+@pytest.mark.parametrize("init", sorted(PACKAGE.rglob("__init__.py")), ids=lambda path: path.parent.name)
+def test_a_reading_order_names_every_file(init: Path) -> None:
+    """Who reads a package in the order that it proposes has read all of it."""
+    order = reading_order(init)
+    if order and str(init.parent.relative_to(PACKAGE)) not in ORDERS_BY_THEMSELVES:
+        files = {path.name for path in init.parent.glob("*.py") if path != init}
+        assert {name for name in files if f"`{name}`" not in order} == set()
+
+
 def test_the_unit_tests_mirror_the_package() -> None:
     """Each package has a folder with unit tests, and each such folder is that of a package, or of the benchmarks."""
     packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}

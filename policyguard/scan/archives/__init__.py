@@ -5,6 +5,6 @@ headers, gaps, links, names that leave the folder. Only temporary data is writte
 
 Leaves the content of members to `formats/`.
 
-Read in this order: `zip.py`, which holds the checks of names that all share, then `tar.py`, `sevenzip.py` and
-`compressed.py`.
+Read in this order: `zip.py`, which holds the checks of names that all share, with `zip_members.py`; then `tar.py`,
+`sevenzip.py` and `compressed.py`.
 """
