@@ -15,6 +15,7 @@ from policyguard.evidence.checkpoint_folders import holds_model, loadable
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.job import INSTALLED, installations, resolve_executable
 from policyguard.fs.ownership import is_below
+from policyguard.fs.safe_open import read_start
 from policyguard.git.directory import repository_root
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
@@ -30,14 +31,8 @@ PRIVATE = "{private}"
 TREE = "{tree}"
 """The folder of the job's code."""
 
-HANDING_OVER = frozenset(
-    (
-        *("srun", "sbatch", "salloc", "flux", "bsub", "qsub", "condor_submit", "mpirun", "mpiexec"),
-        *("docker", "podman", "nerdctl", "kubectl", "oc", "machinectl", "systemd-run", "at", "batch", "crontab"),
-        *("screen", "tmux", "ssh", "ray", "sky"),
-    )
-)
-"""Programs that hand their work to a process outside of the confinement."""
+MAX_SCRIPT_BYTES = 1 << 20
+"""The part of a shell script in which programs are sought that hand work to a process outside."""
 
 
 class ConfinementCollector:
@@ -142,14 +137,17 @@ def _kernel_abi() -> int:
 
 def _check_stays_here(inputs: JobInputs) -> None:
     """Refuse a command of which a known part hands the work to a process outside."""
+    # Only a job that is confined pays for loading it.
+    from policyguard.program.outside import hands_over
+
     program = follow(inputs.argv, inputs.directory, inputs.environment, resolve_executable)
-    parts = (*program.started, program.path)
-    for name in (os.path.basename(name) for path in parts for name in (path, os.path.realpath(path))):
-        if name in HANDING_OVER:
-            raise EvidenceError(
-                f"the job cannot be confined: `{printable_name(name)}` hands it to a process outside",
-                help=f"put it inside: `{printable_name(name)} ... policyguard run --confine ... -- PROGRAM`",
-            )
+    script = read_start(program.path, MAX_SCRIPT_BYTES) if program.kind in ("script", "shell") else b""
+    name = hands_over(inputs.argv, program, inputs.environment, os.fsdecode(script))
+    if name:
+        raise EvidenceError(
+            f"the job cannot be confined: `{printable_name(name)}` hands it to a process outside",
+            help=f"put it inside: `{printable_name(name)} ... policyguard run --confine ... -- PROGRAM`",
+        )
 
 
 def _check_output(folder: str, code: tuple[str, ...]) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 from policyguard.program.grammar import Grammar, NotFollowed, read_options
-from policyguard.program.launchers import LAUNCHERS, LISTS, NAMES, RANK_LAUNCHERS, VARIABLES
+from policyguard.program.launchers import COUNTING, LISTS, NAMES, RANK_LAUNCHERS, VARIABLES
 from policyguard.program.wrappers import MODULES, WRAPPERS
 from policyguard.text import quoted
 
@@ -98,7 +98,7 @@ class Reader:
         for position, word in enumerate(tokens):
             name = os.path.basename(word.removeprefix("-m") or word)
             repeating = (repeating or name in _REPEATING) and name != "done"
-            if name not in LAUNCHERS or (position and tokens[position - 1] in ("--launcher", "--role")):
+            if name not in COUNTING or (position and tokens[position - 1] in ("--launcher", "--role")):
                 continue
             if repeating:
                 raise UnreadableCount(f"`{name}` is started again and again, expected a command that starts it once")
@@ -144,7 +144,7 @@ class Reader:
                 yield Count(NAMES[name], len(values), word)
 
     def _launcher(self, name: str, arguments: list[str]) -> Iterator[Count]:
-        options = LAUNCHERS[name]
+        options = COUNTING[name]
         for option, value in _options(name, arguments, options):
             kind, source = options[option], f"{name} {option}"
             if kind in ("hostfile", "config"):

@@ -1,4 +1,4 @@
-"""The options and variables by which launchers and schedulers say how many nodes, ranks and GPUs they start.
+"""Programs that start work: by which options and variables they say how much, and whether it starts outside the job.
 
 The kinds are those of `counts.Count`. A row is `KIND: NAME...`; a name of a launcher is that of a program or module.
 """
@@ -6,6 +6,20 @@ The kinds are those of `counts.Count`. A row is `KIND: NAME...`; a name of a lau
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
+
+ALWAYS = "always"
+
+
+class Launcher(NamedTuple):
+    """One program that starts work.
+
+    `counts` are its options that say how many, and what they count. `outside` says when another process, which is not
+    a child of the job, starts the work: "" never, `ALWAYS`, or with one of these options, `$VARIABLE`s or `/files`.
+    """
+
+    counts: Mapping[str, str]
+    outside: str = ""
 
 
 def _table(text: str) -> dict[str, str]:
@@ -30,33 +44,60 @@ _MPI = _table("""
     hosts: -H -host --host --hosts -hosts
     hostfile: -hostfile --hostfile -machinefile --machinefile -f --default-hostfile
 """)
-LAUNCHERS: Mapping[str, Mapping[str, str]] = {
+_OUTSIDE = _table("""
+    scheduler: bsub blaunch lsrun qsub qrsh qlogin qsh pbsdsh pbs_tmrsh oarsub oarsh condor_submit condor_run ibrun poe
+    mpi: mpirun_rsh mpirun.openmpi mpirun.mpich mpiexec.openmpi mpiexec.mpich prun prte
+    mpi: horovod.runner horovod.runner.launch
+    shell: ssh slogin autossh sshpass mosh rsh rlogin remsh rexec pdsh dsh clush pssh parallel-ssh
+    container: ctr crictl kubectl oc lxc lxc-attach lxc-start incus machinectl nsenter systemd-nspawn flatpak-spawn
+    service: systemd-run systemctl run0 busctl at batch crontab screen tmux dtach abduco
+    cluster: ray ray.scripts.scripts sky dask dask-ssh runai
+""")
+"""Programs without options that count; the kind is only for readers."""
+
+LAUNCHERS: Mapping[str, Launcher] = {
     **dict.fromkeys(
         ("torchrun", "torch.distributed.run", "torch.distributed.launch"),
-        _table("nodes: --nnodes\nnode: --nproc-per-node"),
+        Launcher(_table("nodes: --nnodes\nnode: --nproc-per-node")),
     ),
     **dict.fromkeys(
         ("accelerate", "accelerate-launch", "accelerate.commands.launch", "accelerate.commands.accelerate_cli"),
-        _table("total: --num-processes\nnodes: --num-machines\nnode: --gpu-ids\nconfig: --config-file"),
+        Launcher(
+            _table("total: --num-processes\nnodes: --num-machines\nnode: --gpu-ids\nconfig: --config-file"),
+            "--deepspeed-hostfile --mpirun-hostfile --tpu-cluster",
+        ),
     ),
     **dict.fromkeys(
         ("deepspeed", "deepspeed.launcher.runner"),
-        _table("""
+        Launcher(
+            _table("""
     nodes: --num-nodes --max-elastic-nodes --min-elastic-nodes
     node: --num-gpus --num-accelerators
     hostfile: -H --hostfile
 """),
+            "-H --hostfile --launcher --force-multi /job/hostfile",
+        ),
     ),
-    **dict.fromkeys(("srun", "sbatch", "salloc"), _SLURM),
-    "flux": _table(
-        "nodes: -N --nodes\ntasks: -n --ntasks\nnode: --tasks-per-node --gpus-per-node\n"
-        "task: -g --gpus-per-task --gpus-per-slot\ntotal: --nslots"
+    **dict.fromkeys(("srun", "sbatch", "salloc"), Launcher(_SLURM, ALWAYS)),
+    "flux": Launcher(
+        _table(
+            "nodes: -N --nodes\ntasks: -n --ntasks\nnode: --tasks-per-node --gpus-per-node\n"
+            "task: -g --gpus-per-task --gpus-per-slot\ntotal: --nslots"
+        ),
+        ALWAYS,
     ),
-    **dict.fromkeys(("mpirun", "mpiexec", "mpiexec.hydra", "orterun", "prterun", "horovodrun", "aprun"), _MPI),
-    "jsrun": _table("tasks: -n --nrs\ntask: -g --gpu_per_rs -a --tasks_per_rs"),
-    **dict.fromkeys(("docker", "podman", "nerdctl"), _table("node: --gpus")),
+    **dict.fromkeys(
+        ("mpirun", "mpiexec", "mpiexec.hydra", "orterun", "prterun", "horovodrun", "aprun"), Launcher(_MPI, ALWAYS)
+    ),
+    "jsrun": Launcher(_table("tasks: -n --nrs\ntask: -g --gpu_per_rs -a --tasks_per_rs"), ALWAYS),
+    **dict.fromkeys(("docker", "podman", "nerdctl"), Launcher(_table("node: --gpus"), ALWAYS)),
+    "parallel": Launcher({}, "-S --sshlogin --slf --sshloginfile $PARALLEL /etc/parallel/config"),
+    **dict.fromkeys(_OUTSIDE, Launcher({}, ALWAYS)),
 }
-"""By the name of a program or module: its options that say how many, and what they count."""
+"""By the name of a program or module."""
+
+COUNTING: Mapping[str, Mapping[str, str]] = {name: row.counts for name, row in LAUNCHERS.items() if row.counts}
+"""Those with options that say how many."""
 
 RANK_LAUNCHERS = frozenset(name for name in LAUNCHERS if name.startswith(("torch", "accelerate", "deepspeed")))
 """They start ranks on the node where they run; one in each task of another launcher starts that many more."""
