@@ -12,8 +12,8 @@ from policyguard.confinement.profile import SYSTEM_CODE
 from policyguard.environment.listing import list_files
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
-from policyguard.evidence.injection import MEASURED, injection_variables, paths_of, row_of, treatments
-from policyguard.evidence.job import installations, resolve_executable
+from policyguard.evidence.injection import MEASURED, paths_of, row_of, treatments
+from policyguard.evidence.job import injected_by, installations, resolve_executable
 from policyguard.fs.ownership import is_below, is_written_by_only
 from policyguard.fs.safe_open import file_record
 from policyguard.git.directory import repository_root
@@ -36,7 +36,7 @@ class InjectionCollector:
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
         """Measure both; a file that cannot be measured is a reason why the second is missing."""
-        injected = injection_variables(inputs.environment, inputs.argv)
+        injected = injected_by(inputs)
         own = _own_folders(inputs) if injected else ()
         treated = treatments(injected, inputs.directory, lambda path: _leads_elsewhere(path, inputs.directory, own))
         entries = {TREATMENT: Fact(FrozenMap(treated), Assurance.MEASURED, self.name, now, bound=True)}

@@ -17,7 +17,8 @@ the NCCL user guide, and the documentation of the named programs.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -106,6 +107,8 @@ PYTHONTRACEMALLOC passed - traces of allocations
 PYTHONUNBUFFERED passed - writes text at once
 PYTHONUTF8 passed - the encoding of text
 PYTHONVERBOSE passed - prints imports
+COVERAGE_PROCESS_* restricted restricted settings with which coverage starts in every Python, plug-ins among them
+COVERAGE_RCFILE measured restricted settings of coverage, plug-ins that it imports among them
 BASH_ENV refused refused a file that every non-interactive bash runs first
 BASH_FUNC_module%% measured - the command that loads modules of a cluster
 BASH_FUNC_ml%% measured - the same, shorter
@@ -169,6 +172,8 @@ HSA_TOOLS_LIB refused refused a library every ROCm process loads
 HSA_TOOLS_* restricted - options of that library
 OMP_TOOL_LIBRARIES refused refused libraries every OpenMP program loads
 KMP_*_PLUGIN* restricted restricted a library of the OpenMP runtime
+SLURM_CONF measured restricted settings of Slurm, libraries that srun loads among them
+DS_ENV_FILE restricted restricted a file of variables that DeepSpeed sets on every node
 OMPI_MCA_* measured restricted settings of Open MPI, libraries and programs among them
 PMIX_MCA_* measured restricted settings of PMIx, libraries and programs among them
 UCX_MODULE_DIR measured restricted where UCX loads its libraries from
@@ -185,6 +190,11 @@ TORCHINDUCTOR_CACHE_DIR measured measured where compiled kernels are taken from
 TORCHINDUCTOR_*_CACHE measured - whether compiled kernels are taken from a cache, also a remote one
 TORCH_EXTENSIONS_DIR restricted restricted where built C++ extensions are taken from
 TRITON_CACHE_DIR measured measured where compiled kernels are taken from
+NUMBA_CACHE_DIR measured measured where compiled functions are taken from
+CUPY_CACHE_DIR measured measured where compiled kernels are taken from
+CUDA_CACHE_PATH measured measured where the CUDA driver takes compiled kernels from
+JAX_COMPILATION_CACHE_DIR measured measured where compiled programs are taken from
+TRITON_HOME measured measured the folder above that cache
 TRITON_CACHE_MANAGER restricted - a class that triton imports for its cache
 TRITON_*_PATH restricted restricted a program or library that triton starts or loads to compile
 TRITON_OVERRIDE_DIR restricted restricted kernels that replace compiled ones
@@ -245,10 +255,17 @@ def row_of(name: str) -> Injection | None:
     return None if row is None or row.treatment == PASSED else row
 
 
-def injection_variables(environment: Mapping[str, str], argv: Sequence[str] = ()) -> dict[str, str]:
+def injection_variables(
+    environment: Mapping[str, str], argv: Sequence[str] = (), options: Iterable[tuple[str, str]] = ()
+) -> dict[str, str]:
     """List the variables and options of `INJECTIONS` that are set and not empty, with printable values.
 
     An argument such as `LD_PRELOAD=x.so` counts as one that is set: `env` and many launchers take it so.
+
+    Args:
+        environment: the variables.
+        argv: the command.
+        options: those of interpreters, which the command was followed to.
     """
     # The text of `bash -c` and `env -S` is one argument with several tokens; the same name may be given twice.
     tokens = [word for argument in argv for word in dict.fromkeys((argument, *argument.split()))]
@@ -259,7 +276,9 @@ def injection_variables(environment: Mapping[str, str], argv: Sequence[str] = ()
         # INVARIANT I17: every known injection variable that is set is reported; an empty one has no effect.
         if value and not name.startswith("-") and row_of(name) is not None
     }
-    listed.update((printable_name(name), printable_name(value)) for name, value in _python_options(tokens))
+    lines = (argv, tokens, *(argument.split() for argument in argv))
+    read = [*options, *(option for line in lines for option in _python_options(line))]
+    listed.update((printable_name(name), printable_name(value)) for name, value in _listed_options(read))
     return listed
 
 
@@ -290,20 +309,21 @@ def paths_of(value: str, directory: str) -> list[str]:
     return [path for path in paths if "/" in path or os.path.lexists(os.path.join(directory, path))]
 
 
-def _python_options(tokens: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield the options of each Python in a command line that are in the table."""
-    for index, word in enumerate(tokens):
-        if not PYTHON.match(os.path.basename(word)):
-            continue
-        try:
-            options = read_python(tuple(tokens[index + 1 :]))
-        except NotFollowed:
-            continue
-        for name, value in options.read:
-            key = f"{name}.{value.partition('=')[0]}" if name in ("-X", "-W") else name
-            is_harmless = (name == "-X" and key[3:] in X_OPTIONS) or (name == "-W" and "." not in value)
-            if not is_harmless and row_of(key) is not None:
-                yield key, value.partition("=")[2] or value or "set"
+def _python_options(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield the options of each Python that is named in a command line."""
+    for index, word in enumerate(argv):
+        if PYTHON.match(os.path.basename(word)):
+            with suppress(NotFollowed):
+                yield from read_python(tuple(argv[index + 1 :])).read
+
+
+def _listed_options(read: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Yield those options of Python that are in the table, by its names."""
+    for name, value in read:
+        key = f"{name}.{value.partition('=')[0]}" if name in ("-X", "-W") else name
+        is_harmless = (name == "-X" and key[3:] in X_OPTIONS) or (name == "-W" and "." not in value)
+        if not is_harmless and row_of(key) is not None:
+            yield key, value.partition("=")[2] or value or "set"
 
 
 def _recorded(name: str, value: str) -> str:

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
@@ -17,6 +18,7 @@ from policyguard.fs.ownership import is_below
 from policyguard.fs.safe_open import file_record, read_start
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
+from policyguard.program.follow import follow
 from policyguard.text import printable_name
 from policyguard.values import FrozenMap, Instant, Value
 
@@ -164,8 +166,16 @@ def _executable(inputs: JobInputs) -> Value:
     return file_record(path, printable_name(inputs.recorded(path)))
 
 
+def injected_by(inputs: JobInputs) -> dict[str, str]:
+    """List the variables and options of a job that can inject code; see `injection_variables`."""
+    options: tuple[tuple[str, str], ...] = ()
+    with suppress(EvidenceError):
+        options = follow(inputs.argv, inputs.directory, inputs.environment, resolve_executable).options
+    return injection_variables(inputs.environment, inputs.argv, options)
+
+
 def _injected(inputs: JobInputs) -> Value:
-    variables = injection_variables(inputs.environment, inputs.argv)
+    variables = injected_by(inputs)
     return FrozenMap({name: inputs.recorded(value) for name, value in variables.items()})
 
 

@@ -21,6 +21,7 @@ from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import GUARD_VARIABLES, JobInputs
 from policyguard.evidence.settings_texts import is_settings, texts_of
 from policyguard.fs.ownership import is_below
+from policyguard.fs.safe_open import names_in
 
 MAX_FILES_READ = 256
 """The maximum number of settings files that a command may name, those that they include counted."""
@@ -147,7 +148,7 @@ class _Search:
                 self._add(path, is_argument, depth)
         if self._hub and _HUB_NAME.match(text):
             folder = os.path.join(self._hub, "models--" + text.replace("/", "--"), "snapshots")
-            for snapshot in _listed(folder):
+            for snapshot in names_in(folder):
                 self._add(os.path.join(folder, snapshot), False, depth)
 
     def _add(self, path: str, is_argument: bool, depth: int) -> None:
@@ -231,13 +232,6 @@ class _Search:
 
 def _is_file(base: str, text: str) -> bool:
     return os.path.isfile(os.path.join(base, text.replace("\0", "").removeprefix("file://")))
-
-
-def _listed(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return []
 
 
 def _pieces(text: str) -> dict[str, None]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.job import resolve_executable
-from policyguard.fs.safe_open import read_small, read_start
+from policyguard.fs.safe_open import names_in, read_small, read_start
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
 from policyguard.program.counts import Count, Reader, UnreadableCount, number_of, tokens_of
@@ -76,7 +76,7 @@ class ScaleCollector:
         if count.kind != "devices":
             return count
         listed = [other.number for other in counts if "VISIBLE_DEVICES=" in other.source]
-        number = max(listed) if listed else sum(1 for name in _listed(self._devices) if _DEVICE_FILE.match(name))
+        number = max(listed) if listed else sum(1 for name in names_in(self._devices) if _DEVICE_FILE.match(name))
         if not number and not count.source.startswith("NVIDIA_VISIBLE_DEVICES"):
             raise UnreadableCount(f"`{count.source}`: this machine has no GPUs to count, expected a whole number")
         return Count("node", number, f"{count.source} = {number}")
@@ -221,10 +221,3 @@ def _text(inputs: JobInputs, name: str) -> str | None:
         return read_small(os.path.realpath(path), MAX_FILE_BYTES).decode("utf-8", "replace")
     except (EvidenceError, OSError) as problem:
         raise UnreadableCount(f"`{printable_name(name)}` may hold a number of GPUs: {problem}") from problem
-
-
-def _listed(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return []

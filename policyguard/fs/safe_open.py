@@ -182,6 +182,14 @@ def file_record(path: str, label: str) -> FrozenMap:
     return FrozenMap(path=label, digest=hasher.hexdigest(), size=status.st_size)
 
 
+def names_in(folder: str) -> list[str]:
+    """List the names in a folder; none if it cannot be read."""
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
 def kind_of(mode: int) -> str:
     """Return the kind of a file for an error message: `a FIFO`, `a symbolic link`."""
     return next((word for is_kind, word in _KINDS if is_kind(mode)), "something else")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import BinaryIO
@@ -11,7 +12,16 @@ import msgspec
 
 from policyguard.fs.safe_open import open_plain
 from policyguard.program.grammar import NotFollowed, grammar, read_options
-from policyguard.program.interpreters import PYTHON, SHELL, plain_command, python_problem, read_python, shell_command
+from policyguard.program.interpreters import (
+    PYTHON,
+    SHELL,
+    located,
+    may_be_installed,
+    plain_command,
+    python_problem,
+    read_python,
+    shell_command,
+)
 from policyguard.program.wrappers import FOLDER_OPTIONS, MODULES, ONLY, OPTION_VARIABLES, WRAPPERS, Wrapper
 
 MAX_STEPS = 16
@@ -22,6 +32,11 @@ Resolve = Callable[[tuple[str, ...], str, Mapping[str, str]], str]
 
 _MAGIC = (b"\x0c", b"\x0d", b"\x0e")
 """The second byte of CPython's byte code, by which `python FILE` knows it, whatever the name."""
+
+_INTERPRETER_LINE = re.compile(rb"#![ \t]*([^ \t\0]+)[ \t]*(.*?)[ \t]*\Z", re.DOTALL)
+"""As the kernel reads it (fs/binfmt_script.c): all that follows the interpreter is one argument."""
+
+MAX_LINE_BYTES = 256
 
 _ENV = grammar(
     "-i --ignore-environment -0 --null -v --debug --list-signal-handling",
@@ -35,7 +50,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
 
     `kind` is script, module, inline, binary, shell or unknown. `path` is the absolute path of its file, "" for a module
     of the environment and for text; `module` is the name after `-m`. `reason` says why it is unknown. `started` are the
-    executables on the way.
+    executables on the way, `options` what the Pythons among them got, also where the program is unknown.
     """
 
     kind: str
@@ -43,6 +58,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     module: str = ""
     reason: str = ""
     started: tuple[str, ...] = ()
+    options: tuple[tuple[str, str], ...] = ()
 
 
 def follow(argv: Sequence[str], directory: str, environment: Mapping[str, str], resolve: Resolve) -> Program:
@@ -59,20 +75,29 @@ def follow(argv: Sequence[str], directory: str, environment: Mapping[str, str], 
         program = following.run()
     except NotFollowed as problem:
         program = Program(kind="unknown", reason=str(problem))
-    return msgspec.structs.replace(program, started=tuple(following.started))
+    return msgspec.structs.replace(program, started=tuple(following.started), options=tuple(following.options))
 
 
 class _Following:
     def __init__(self, argv: tuple[str, ...], directory: str, environment: Mapping[str, str], resolve: Resolve) -> None:
         self._argv, self._directory, self._environment, self._resolve = argv, directory, dict(environment), resolve
         self.started: list[str] = []
+        self.options: list[tuple[str, str]] = []
+        self._script_of_line = ""
 
     def run(self) -> Program:
         for _ in range(MAX_STEPS):
             program = self._step()
             if program is not None:
-                return program
+                return self._of_line(program) if self._script_of_line else program
         raise NotFollowed(f"more than {MAX_STEPS} programs start each other")
+
+    def _of_line(self, program: Program) -> Program:
+        """Name the program of a file that names its interpreter a script, whatever interprets it."""
+        if program.kind == "binary":
+            name = os.path.basename(program.path)
+            raise NotFollowed(f"`{self._script_of_line}` is run by `{name}`, whose options and files are not followed")
+        return msgspec.structs.replace(program, kind="script") if program.kind == "shell" else program
 
     def _step(self) -> Program | None:
         """Follow one program; None if it starts another one, which `_argv` then is."""
@@ -90,10 +115,11 @@ class _Following:
             return self._env(arguments)
         if name in WRAPPERS:
             return self._wrapper(name, WRAPPERS[name], arguments)
-        return self._file(executable)
+        return self._file(executable, arguments)
 
     def _python(self, arguments: tuple[str, ...]) -> Program | None:
         options = read_python(arguments)
+        self.options += options.read
         problem = python_problem(options)
         if problem is not None:
             raise NotFollowed(problem)
@@ -119,34 +145,37 @@ class _Following:
         return self._wrapper(module, wrapper, rest, in_folder=in_folder)
 
     def _in_folder(self, module: str) -> str:
-        """Find a module's file in the folder that the command runs in; "" if it is not there.
-
-        A folder without `__init__.py` is a package only where no other folder has one of that name.
-        """
+        """Find a module's file in the folder that the command runs in; "" if it is not there."""
         first, *inner = module.split(".")
-        base = os.path.join(self._directory, first)
-        if not os.path.lexists(base) and not os.path.lexists(base + ".py"):
-            if any(name.startswith(first + ".") and name.endswith(".so") for name in _listed(self._directory)):
-                raise NotFollowed(f"`{first}` is an extension module in the job's folder")
+        file, package = located(self._directory, first)
+        if not (file or package):
             return ""
-        path = os.path.join(base, *inner)
-        candidates = [path + ".py", os.path.join(path, "__main__.py")]
-        if os.path.isdir(path) and os.path.exists(os.path.join(path, "__init__.py")):
-            candidates.reverse()
-        file = next((candidate for candidate in candidates if os.path.isfile(candidate)), None)
-        if file is None:
+        home = self._environment.get("HOME", "")
+        if may_be_installed(first, self.started[-1], home, is_namespace=not file):
+            raise NotFollowed(f"`{first}` is in the job's folder, and may be installed as well: rename it")
+        files = [file]
+        for part in inner:
+            file, package = located(package, part)
+            files.append(file)
+        if package:
+            file, package = located(package, "__main__")
+            files.append(file)
+        foreign = next((file for file in files if file and not file.endswith(".py")), None)
+        if foreign is not None:
+            raise NotFollowed(f"`{foreign}` is byte code or an extension module, expected source")
+        if not file or package:
             raise NotFollowed(f"module `{module}` has no file in the job's folder, which has `{first}`")
         return os.path.abspath(file)
 
     def _script(self, name: str) -> Program:
         path = os.path.abspath(os.path.join(self._directory, name))
         if os.path.isdir(path):
-            path = os.path.join(path, "__main__.py")
+            path = located(path, "__main__")[0] or os.path.join(path, "__main__.py")
         if not os.path.isfile(path):
             raise NotFollowed(f"`{name}` is no file")
         with _opened(path) as file:
             start = file.read(4)
-            is_bytecode = path.endswith(".pyc") or (start[1:2] in _MAGIC and start[2:4] == b"\r\n")
+            is_bytecode = path.endswith((".pyc", ".so")) or (start[1:2] in _MAGIC and start[2:4] == b"\r\n")
             if is_bytecode or start[:2] == b"PK" or zipfile.is_zipfile(file):
                 raise NotFollowed(f"`{name}` is byte code or an archive, expected source")
         return Program(kind="script", path=path)
@@ -169,6 +198,8 @@ class _Following:
             elif name in FOLDER_OPTIONS:
                 self._directory = os.path.join(self._directory, value)
         split = options.value("-S", "--split-string")
+        if split is not None and split.split()[:1] == ["exec"]:
+            raise NotFollowed("`env -S` has no `exec`")
         argv = list(options.rest) if split is None else [*plain_command(split), *options.rest]
         while argv and "=" in argv[0]:
             name, _, value = argv.pop(0).partition("=")
@@ -193,6 +224,8 @@ class _Following:
                 raise NotFollowed(f"`{name} {option}={value}` is not followed")
             if name == "srun" and option in FOLDER_OPTIONS[1:]:
                 self._directory = os.path.join(self._directory, value)
+            if (option, value) == ("--export", "NONE"):
+                self._environment = {name: self._environment[name] for name in ("PATH",) if name in self._environment}
         if (module := options.value(*(wrapper.options.ending & {"-m"}))) is not None:
             return self._module(module, options.rest, in_folder=in_folder)
         rest = options.rest[wrapper.operands :]
@@ -205,25 +238,24 @@ class _Following:
         self._argv = rest
         return None
 
-    def _file(self, executable: str) -> Program:
+    def _file(self, executable: str, arguments: tuple[str, ...]) -> Program | None:
         with _opened(executable) as file:
-            start = file.read(256)
+            start = file.read(MAX_LINE_BYTES)
         if start.startswith(b"\x7fELF"):
             return Program(kind="binary", path=executable)
         if not start.startswith(b"#!"):
             raise NotFollowed(f"`{executable}` is neither a program of this system nor a script")
-        interpreter = os.fsdecode(start[2:].split(b"\n")[0]).split()
-        if not interpreter or not os.path.isabs(interpreter[0]):
-            raise NotFollowed(f"`{executable}` names no interpreter by its path")
-        name = os.path.basename(os.path.realpath(interpreter[0]))
+        line, end, _ = start.partition(b"\n")
+        match = _INTERPRETER_LINE.match(line)
+        interpreter = os.fsdecode(match[1]) if match is not None else ""
+        if match is None or not os.path.isabs(interpreter) or not (end or len(start) < MAX_LINE_BYTES):
+            raise NotFollowed(f"`{executable}` names no interpreter by its path, in a line of {MAX_LINE_BYTES} bytes")
+        name = os.path.basename(os.path.realpath(interpreter))
         if not (PYTHON.match(name) or SHELL.match(name) or name == "env"):
             raise NotFollowed(f"`{executable}` is run by `{name}`, whose options and start files are not followed")
-        self.started.append(interpreter[0])
-        if os.path.basename(interpreter[0]) == "env":
-            if len(interpreter) != 2:
-                raise NotFollowed(f"`{executable}` names its interpreter in a way that is not followed")
-            self.started.append(self._resolve((interpreter[1],), self._directory, self._environment))
-        return Program(kind="script", path=executable)
+        self._script_of_line = executable
+        self._argv = (interpreter, *((os.fsdecode(match[2]),) if match[2] else ()), executable, *arguments)
+        return None
 
 
 def _opened(path: str) -> BinaryIO:
@@ -233,10 +265,3 @@ def _opened(path: str) -> BinaryIO:
     except OSError as problem:
         raise NotFollowed(f"`{path}` cannot be read: {problem.strerror}") from problem
     return os.fdopen(descriptor, "rb")
-
-
-def _listed(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return []

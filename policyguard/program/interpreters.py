@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import glob
+import os
 import re
 import shlex
+import sys
 
+from policyguard.fs.safe_open import names_in
 from policyguard.program.grammar import Grammar, NotFollowed, Options, grammar, read_options
 
 PYTHON = re.compile(r"(?:python|pypy)(?:[0-9]+(?:\.[0-9]+)?t?)?\Z")
@@ -50,6 +54,66 @@ def python_problem(options: Options) -> str | None:
         if name == "-W" and "." in value:
             return f"`-W {value}` imports a module"
     return None
+
+
+def located(folder: str, name: str) -> tuple[str, str]:
+    """Find a module in a folder by the rules of importlib's FileFinder.
+
+    A package comes before a file of that name, an extension module before source, source before byte code. The suffixes
+    are those of every version, because the interpreter may be another one.
+
+    Returns:
+        The module's file, "" for a namespace package; and the package's folder, "" for a plain module. Twice "" if the
+        folder has no such module.
+    """
+    if not folder:
+        return "", ""
+    package = os.path.join(folder, name)
+    is_folder = os.path.isdir(package)
+    file = _module_file(package, "__init__") if is_folder else ""
+    if file:
+        return file, package
+    file = _module_file(folder, name)
+    return (file, "") if file or not is_folder else ("", package)
+
+
+def _module_file(folder: str, name: str) -> str:
+    extension = re.compile(rf"{re.escape(name)}\.(?:[\w-]+\.)?(?:so|pyd|dylib)")
+    names = (*sorted(filter(extension.fullmatch, names_in(folder))), f"{name}.py", f"{name}.pyc")
+    return next((path for path in (os.path.join(folder, file) for file in names) if os.path.isfile(path)), "")
+
+
+def may_be_installed(name: str, program: str, home: str, *, is_namespace: bool) -> bool:
+    """Return True if `python -m` may run an installed module although the job's folder has one of that name.
+
+    Args:
+        name: of the module, without what follows a dot.
+        program: an executable of the environment, the interpreter for example.
+        home: the home folder of the job's account.
+        is_namespace: the job's folder has only a folder of that name, without `__init__`; any other module wins.
+    """
+    if name in LOADED_FIRST or (is_namespace and name in sys.stdlib_module_names):
+        return True
+    programs = {os.path.abspath(program), os.path.realpath(program)}
+    prefixes = {os.path.dirname(os.path.dirname(path)) for path in programs} | {"/usr", "/usr/local"}
+    prefixes |= {os.path.join(home, ".local")} if home else set()
+    patterns = [f"lib*/python*/{folder}-packages" for folder in ("site", "dist")]
+    folders = [
+        os.path.join(prefix, folder)
+        for prefix in prefixes
+        for pattern in patterns
+        for folder in glob.iglob(pattern, root_dir=prefix)
+    ]
+    return is_namespace and any(located(folder, name)[0] for folder in folders)
+
+
+LOADED_FIRST = frozenset(
+    (
+        *("abc", "codecs", "collections", "encodings", "functools", "importlib", "io", "os", "pkgutil", "runpy"),
+        *("site", "stat", "types", "warnings", "zipimport"),
+    )
+)
+"""Modules that are frozen into an interpreter or imported before `-m`: no folder comes before them."""
 
 
 X_OPTIONS = frozenset(

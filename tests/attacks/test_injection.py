@@ -12,6 +12,7 @@ import pytest
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.injected import INJECTED_FILES, TREATMENT, InjectionCollector
 from policyguard.evidence.injection import injection_variables
+from policyguard.evidence.job import injected_by
 from policyguard.model.request import Request
 from policyguard.values import FrozenMap
 
@@ -73,6 +74,14 @@ def test_a_variable_that_no_job_needs_is_refused(job: Path, name: str, value: st
         ("OPENSSL_CONF", "/usr/lib/ssl/openssl.cnf", "measured"),
         ("MPLBACKEND", "Agg", "measured"),
         ("TORCHINDUCTOR_CACHE_DIR", "{elsewhere}", "measured"),
+        ("NUMBA_CACHE_DIR", "{elsewhere}", "measured"),
+        ("CUPY_CACHE_DIR", "{elsewhere}", "measured"),
+        ("SLURM_CONF", "{elsewhere}/slurm.conf", "restricted"),
+        ("SLURM_CONF", "/etc/slurm/slurm.conf", "measured"),
+        ("DS_ENV_FILE", "{elsewhere}/env", "restricted"),
+        ("COVERAGE_PROCESS_START", "{elsewhere}/rc", "restricted"),
+        ("COVERAGE_RCFILE", "{elsewhere}/rc", "restricted"),
+        ("COVERAGE_RCFILE", "setup.cfg", "measured"),
     ],
 )
 def test_where_a_path_leads_decides(job: Path, name: str, value: str, expected: str) -> None:
@@ -131,6 +140,49 @@ def test_options_in_the_text_of_a_shell_are_listed() -> None:
     """One argument with several words."""
     argv = ("bash", "-c", "exec python3 -X pycache_prefix=/tmp/x train.py")
     assert injection_variables({}, argv) == {"-X.pycache_prefix": "/tmp/x"}
+
+
+def started(job: Path, *argv: str) -> dict[str, str]:
+    return injected_by(JobInputs(argv=argv, directory=str(job), environment={"PATH": os.defpath}))
+
+
+def test_an_argument_with_a_space_hides_no_option_after_it(job: Path) -> None:
+    """The words of one argument are not arguments."""
+    argv = (sys.executable, "-W", "ignore foo", "-X", "pycache_prefix=/evil", "train.py")
+    assert started(job, *argv) == {"-X.pycache_prefix": "/evil"}
+    assert injection_variables({}, argv) == {"-X.pycache_prefix": "/evil"}
+    assert started(job, sys.executable, "-W", "ignore foo", "train.py", "-X", "pycache_prefix=/evil") == {}
+
+
+def test_a_link_to_python_takes_the_options_of_python(job: Path) -> None:
+    """`./py`, alone and behind a wrapper."""
+    (job / "py").symlink_to(sys.executable)
+    for before in ((), ("/usr/bin/env", "A=1"), ("/usr/bin/nohup",)):
+        options = started(job, *before, "./py", "-X", "pycache_prefix=/evil", "train.py")
+        assert options == {"-X.pycache_prefix": "/evil"}
+    (job / "tool").symlink_to("/usr/bin/true")
+    assert started(job, "./tool", "-X", "pycache_prefix=/evil") == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (f"#!{sys.executable} -Xpycache_prefix=/evil", {"-X.pycache_prefix": "/evil"}),
+        (f"#! {sys.executable}\t-X pycache_prefix=/evil  ", {"-X. pycache_prefix": "/evil"}),
+        (f"#!/usr/bin/env -S {sys.executable} -X pycache_prefix=/evil", {"-X.pycache_prefix": "/evil"}),
+        (f"#!{sys.executable} -u", {}),
+        (f"#!/usr/bin/env {sys.executable}", {}),
+    ],
+)
+def test_the_options_of_an_interpreter_line_are_those_of_the_command(
+    job: Path, line: str, expected: dict[str, str]
+) -> None:
+    """The kernel gives them to the interpreter of a committed script."""
+    script = job / "train.py"
+    script.write_text(f"{line}\nprint(1)\n")
+    script.chmod(0o755)
+    for before in ((), ("/usr/bin/nohup",)):
+        assert started(job, *before, "./train.py", "-X", "pycache_prefix=/own") == expected
 
 
 def test_an_option_of_the_program_is_none_of_the_interpreter() -> None:

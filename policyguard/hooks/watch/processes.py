@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from policyguard.confinement.profile import SYSTEM_CODE
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import JobInputs
-from policyguard.evidence.injection import INJECTIONS, REFUSED, injection_variables
-from policyguard.evidence.job import installations, resolve_executable
+from policyguard.evidence.injection import INJECTIONS, REFUSED
+from policyguard.evidence.job import injected_by, installations, resolve_executable
 from policyguard.evidence.processes import Mapped, Process, describe, family_of, process
 from policyguard.fs.ownership import is_below
 from policyguard.fs.safe_open import reason_of
@@ -62,7 +62,7 @@ class JobProcesses:
         self.family: tuple[int, ...] = ()
         """The processes of the job at the last check."""
         self._root, self._guardian, self._mark = 0, 0, os.fsencode(mark)
-        self._variables = injection_variables(inputs.environment, inputs.argv)
+        self._variables = injected_by(inputs)
         self._folders = (*SYSTEM_FOLDERS, *code_folders(inputs), *map(os.path.realpath, libraries))
         self._caches = _caches(inputs.environment)
         self._known: set[tuple[bytes, bytes, int]] = set()
