@@ -18,6 +18,7 @@ from policyguard.config.file import (
     VARIABLE,
     Config,
     find_config,
+    parse_config,
     read_config,
 )
 from policyguard.config.operator import check_named, operator_config
@@ -30,6 +31,8 @@ from policyguard.fs.sealed import SEAL_PURPOSE
 from policyguard.guard import Guard
 from policyguard.keyfiles import read_passphrase, read_private_key
 from policyguard.model.decision import DEFAULT_AUDIENCE
+
+_NAME_IT = "name the configuration that you trust with --config FILE"
 
 
 def author_settings(**options: Any) -> Config:
@@ -53,6 +56,11 @@ def settings(*, may_be_of_root: bool = True, **options: Any) -> Config:
     Raises:
         ConfigurationError: the file of the current folder, or of `POLICYGUARD_CONFIG`, belongs to somebody else.
     """
+    _check_owner(may_be_of_root=may_be_of_root)
+    return author_settings(**options)
+
+
+def _check_owner(*, may_be_of_root: bool) -> None:
     if configured_file() is None:
         path = Path(os.environ.get(VARIABLE) or FILE_NAME)
         with suppress(OSError, ValueError):
@@ -60,9 +68,8 @@ def settings(*, may_be_of_root: bool = True, **options: Any) -> Config:
             if owner != os.geteuid() and not (may_be_of_root and is_trusted_owner(owner)):
                 raise ConfigurationError(
                     f"{path}: found owner uid {owner}, expected a configuration of this account, uid {os.geteuid()}",
-                    help="name the configuration that you trust with --config FILE",
+                    help=_NAME_IT,
                 )
-    return author_settings(**options)
 
 
 def decider_settings(**options: Any) -> Config:
@@ -75,38 +82,40 @@ def decider_settings(**options: Any) -> Config:
     Raises:
         ConfigurationError: the file is in a repository, belongs to somebody else, or names what others can change.
     """
-    chosen = {name: value for name, value in options.items() if value is not None}
-    if configured_file() is None and not os.environ.get(VARIABLE):
-        # INVARIANT I1: what produces evidence is configured by the operator, not by the folder that a shell is in.
-        if any(name in chosen and not _is_here(chosen[name]) for name in ("policies", "key", "log")):
-            check_options(chosen)
-            return _with_options(Config(), options)
-        _check_current_folder(Path(FILE_NAME))
-    config = settings(may_be_of_root=False, **options)
-    if config.source is not None:
-        read_owned(config.source, MAX_CONFIG_BYTES)
+    chosen = check_options({name: value for name, value in options.items() if value is not None})
+    file, config = configured_file() or os.environ.get(VARIABLE), Config()
+    # INVARIANT I1: what produces evidence is configured by the operator, not by the folder that a shell is in.
+    if not file and any(name in chosen and not _is_here(chosen[name]) for name in ("policies", "key", "log")):
+        return _with_options(config, chosen)
+    path = Path(file or FILE_NAME)
+    _check_owner(may_be_of_root=False)
+    if not file:
+        _check_no_repository(path)
+    if file or os.path.lexists(path):
+        text, resolved = read_owned(path, MAX_CONFIG_BYTES)
+        config = parse_config(text, Path(resolved))
+    if not file:
+        _check_current_folder(config, path)
     check_named(config, replaced=chosen.keys())
-    check_options(chosen)
-    return config
+    return _with_options(config, chosen)
 
 
 def _is_here(path: str | Path) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath("."))
 
 
-def _check_current_folder(path: Path) -> None:
-    if not os.path.lexists(path):
-        return
-    help = "name the configuration that you trust with --config FILE"
+def _check_no_repository(path: Path) -> None:
     folders = job_folders(os.getcwd())
-    if len(folders) > 1:
+    if len(folders) > 1 and os.path.lexists(path):
         raise ConfigurationError(
-            f"{path}: found in the repository `{folders[1]}`, whose contents may be somebody else's", help=help
+            f"{path}: found in the repository `{folders[1]}`, whose contents may be somebody else's", help=_NAME_IT
         )
-    config = find_config(Path(), None)
+
+
+def _check_current_folder(config: Config, path: Path) -> None:
     for name, value in (("policies", config.policies), ("key", config.key), ("log", config.log)):
         if value is not None and not _is_here(value):
-            raise ConfigurationError(f"{path}: {name}: found `{value}`, expected a path in this folder", help=help)
+            raise ConfigurationError(f"{path}: {name}: found `{value}`, expected a path in this folder", help=_NAME_IT)
 
 
 def operator_settings(job_folder: str | None, **options: Any) -> Config:

@@ -42,8 +42,7 @@ def operator_config(
         config = parse_config(text, Path(resolved))
     chosen = {name: value for name, value in (options or {}).items() if value is not None}
     check_named(config, apart, replaced=chosen.keys())
-    check_options(chosen, apart)
-    return replace(config, **chosen)
+    return replace(config, **check_options(chosen, apart))
 
 
 def check_named(config: Config, apart: Sequence[str] = (), *, replaced: Collection[str] = ()) -> None:

@@ -35,26 +35,39 @@ TREES = ("policies", "reviewedCommits", "reviewed_commits")
 """Fields that may name a folder of which every file counts."""
 
 
-def check_options(options: Mapping[str, Any], apart: Sequence[str] = ()) -> None:
-    """Check that only the operator can change the paths that options name.
+def check_options(options: Mapping[str, Any], apart: Sequence[str] = ()) -> dict[str, Any]:
+    """Check that only the operator can change the paths that options name; return the options, with links resolved.
+
+    Only the returned paths may be opened: a link on the way of the named ones may lead elsewhere a moment later.
 
     Raises:
         ConfigurationError: another account could change one, or it is inside one of the folders `apart`.
     """
+    checked = dict(options)
     for field in PATHS.values():
         path = options.get(field)
         if path is None or field in EXEMPT:
             continue
         try:
-            resolved = check_resolved(path, apart=apart)
+            # INVARIANT I1: what was checked is what is opened.
+            checked[field] = type(path)(
+                _check_log(path, apart) if field == "log" else check_resolved(path, apart=apart)
+            )
             if field in TREES:
-                check_owned_tree(resolved, apart=apart)
-            if field == "log":
-                for sidecar in log_files(resolved):
-                    check_owned(sidecar)
+                check_owned_tree(checked[field], apart=apart)
         except ConfigurationError as problem:
             option = f"--{field.replace('_', '-')}"
             raise ConfigurationError(f"{option}: {problem.message}", help=problem.help) from problem
+    return checked
+
+
+def _check_log(path: str | os.PathLike[str], apart: Sequence[str]) -> str:
+    """Check a log and return its path, where only the folder is resolved: the head file has the name of the log."""
+    folder, name = os.path.split(path)
+    named = os.path.join(os.path.realpath(folder), name)
+    for sidecar in log_files(check_owned(named, apart=apart)):
+        check_owned(sidecar)
+    return named
 
 
 def job_folders(folder: str) -> tuple[str, ...]:

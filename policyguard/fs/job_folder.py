@@ -87,8 +87,7 @@ def _unusable(base: str, problem: OSError) -> EvidenceError:
 def _sweep(base: str) -> None:
     """Remove what killed launchers of this account left here; nothing in a folder where others could exchange it."""
     with suppress(OSError, ConfigurationError):
-        check_resolved(base)
-        _sweep_entries(base)
+        _sweep_entries(check_resolved(base))
 
 
 def _sweep_entries(base: str) -> None:

@@ -51,13 +51,12 @@ def check_owned(path: str | os.PathLike[str], *, apart: Sequence[str] = ()) -> s
 
 
 def check_resolved(path: str | os.PathLike[str], *, apart: Sequence[str] = ()) -> str:
-    """Check the file that this path leads to; links on the way may belong to anybody.
+    """Check the file that this path leads to, and return its name without links, the only one that may be opened.
 
     For a path that the caller of the program chose: with a link in a folder of theirs they can choose nothing that they
-    could not name.
+    could not name. The link may lead elsewhere after the check.
     """
-    resolved = os.path.realpath(path)
-    _walk(resolved, os.fspath(path))
+    resolved = _walk(os.path.realpath(path), os.fspath(path))
     check_apart(resolved, apart, os.fspath(path))
     return resolved
 

@@ -153,8 +153,8 @@ def read_options(argv: Sequence[str]) -> HookOptions:
         options[option] = (*options.get(option, ()), value) if option in _MANY else value
     parsed = HookOptions(**options)
     if parsed.config is None and all(getattr(parsed, path) for path in _PATHS):
-        check_options({name: getattr(parsed, name) for name in (*_PATHS, "state_dir", *_REVIEW)}, _apart(parsed))
-        return parsed
+        named = {name: getattr(parsed, name) for name in (*_PATHS, "state_dir", *_REVIEW)}
+        return msgspec.structs.replace(parsed, **check_options(named, _apart(parsed)))
     return _completed(parsed)
 
 

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from policyguard.config.paths import PATHS, check_options
 from policyguard.errors import ConfigurationError, EvidenceError, PolicyGuardError
 from policyguard.evidence.push.session import PushSession
@@ -45,7 +47,8 @@ def main(argv: Sequence[str]) -> int:
 def _answer(options: GitOptions) -> int:
     # INVARIANT I1: what a hook reads belongs to the operator; a folder in the repository is fine if only the guard's
     # account writes to it, because a push cannot.
-    check_options({name: getattr(options, name) for name in PATHS.values() if hasattr(options, name)})
+    named = {name: getattr(options, name) for name in PATHS.values() if hasattr(options, name)}
+    options = msgspec.structs.replace(options, **check_options(named))
     match options.kind:
         case "pre-receive":
             return _decide(options, parse_updates(_standard_input()))
