@@ -35,7 +35,7 @@ _Scalar = str | _Integer
 _Minimum = Annotated[int, msgspec.Meta(ge=2, le=4)]
 
 
-_Fact = Annotated[str, msgspec.Meta(pattern=r"^(?:subject|resource|context)\.[a-z][a-z0-9_]*$")]
+_Fact = Annotated[str, msgspec.Meta(pattern=r"^(?:subject|resource|context)\.[a-z][a-z0-9_]*\Z")]
 
 
 class RuleRow(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
@@ -89,12 +89,13 @@ class CompiledPolicy(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     trace_roles: tuple[_Name, ...]
 
 
-class CompiledForm(msgspec.Struct, frozen=True):
+class CompiledForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A parsed compiled form, as `compile_policy` writes it."""
 
+    format: str
     policy: CompiledPolicy
     sources: tuple[RuleSource, ...] = msgspec.field(name="places")
-    name: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | None = None
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")] | None = None
 
 
 def read_compiled(data: Mapping[str, Any]) -> CompiledForm:
@@ -143,9 +144,18 @@ def compile_policy(policy_set: PolicySet, grants: RoleAssignments) -> dict[str, 
 
 def policy_digest(compiled: dict[str, Any]) -> str:
     """Compute the policy digest: SHA-256 over the canonical bytes of the deciding part."""
-    encoded = _ENCODER.encode(compiled["policy"])
+    return sha256_digest(encode(compiled["policy"]))
+
+
+def encode(data: Mapping[str, Any]) -> bytes:
+    """Encode plain data in its canonical form.
+
+    Raises:
+        ValueError, TypeError, OverflowError, RecursionError: it is no plain data.
+    """
+    encoded = _ENCODER.encode(data)
     # ASCII text has one order and one escaping, so the fast encoder's bytes are the canonical ones.
-    return sha256_digest(encoded if encoded.isascii() else canonical(compiled["policy"]))
+    return encoded if encoded.isascii() else canonical(data)
 
 
 _ENCODER = msgspec.json.Encoder(order="sorted")

@@ -123,7 +123,11 @@ def respond(
         return _json(_refusal(problem)), code_of_error(problem)
     # INVARIANT I2: a hook that fails denies.
     except Exception as problem:  # noqa: BLE001 - the caller sees an answer and a code whatever happens here
-        return _json({"decision": False, "error": f"the hook failed: {problem}"}), UNAVAILABLE
+        failure = PolicyGuardError(f"the hook failed: {problem}")
+        if request is not None and undecided is not None:
+            with suppress(Exception):
+                undecided(request, failure)
+        return _json(_refusal(failure)), UNAVAILABLE
 
 
 def read_options(argv: Sequence[str]) -> HookOptions:

@@ -13,9 +13,9 @@ import msgspec
 
 from policyguard.attest.dsse import Envelope, check_signatures, pae, parse, sign
 from policyguard.attest.keys import PrivateKey, PublicKey
-from policyguard.decide.compiled_form import FORMAT, policy_digest
+from policyguard.decide.compiled_form import FORMAT, encode
 from policyguard.errors import ConfigurationError, VerificationError
-from policyguard.values import canonical
+from policyguard.values import canonical, name_of, sha256_digest
 
 PAYLOAD_TYPE = "application/vnd.policyguard.compiled.v1+json"
 
@@ -100,4 +100,22 @@ def _compiled(payload: bytes) -> tuple[dict[str, Any], str]:
         raise ConfigurationError("compiled snapshot: is not JSON", help=_AGAIN) from problem
     if not isinstance(compiled, dict) or compiled.get("format") != FORMAT:
         raise ConfigurationError(f"compiled snapshot: has another format, expected `{FORMAT}`", help=_AGAIN)
-    return compiled, policy_digest(compiled)
+    policy = compiled.get("policy")
+    if not isinstance(policy, dict):
+        raise ConfigurationError(
+            f"compiled snapshot: policy: found {name_of(policy)}, expected what `policyguard compile` writes",
+            help=_AGAIN,
+        )
+    try:
+        encoded = encode(policy)
+        others = encode({name: value for name, value in compiled.items() if name != "policy"})
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        encoded = others = b""
+    # INVARIANT I5: one value has one canonical form: a member that is written twice, or is not plain data, shows here.
+    # "policy" is the last of the members that `read_compiled` accepts.
+    if payload != b'%b,"policy":%b}' % (others[:-1], encoded):
+        raise ConfigurationError(
+            "compiled snapshot: found another text than its canonical form, such as a member that is written twice",
+            help=_AGAIN,
+        )
+    return compiled, sha256_digest(encoded)

@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
+from policyguard.attest.dsse import parse
+from policyguard.attest.statement import parse_statement
 from policyguard.attest.trust import Trust
+from policyguard.audit.stores.sqlite import SqliteStore
 from policyguard.decide.compiled_form import compile_policy
 from policyguard.keyfiles import read_private_key
 from policyguard.model.request import Request
@@ -167,6 +170,18 @@ def test_a_tampered_snapshot_is_refused(lab: Lab) -> None:
     data = (lab.folder / "compiled").read_bytes()
     (lab.folder / "tampered").write_bytes(data[:200] + bytes([data[200] ^ 1]) + data[201:])
     assert hook(lab, asked(), policies="tampered")[1] == 78
+
+
+def test_a_signed_snapshot_without_policies_is_refused_and_logged(lab: Lab, tmp_path: Path) -> None:
+    """It escaped as a KeyError, and the log had no entry. Its twin as compiled decides, above."""
+    key = read_private_key(lab.folder / "guard.key")
+    (tmp_path / "empty").write_bytes(seal({"format": "policyguard/compiled/v1", "name": "lab", "places": []}, [key]))
+    answer, code = hook(lab, asked(), policies=str(tmp_path / "empty"), log=str(tmp_path / "empty.db"))
+    assert code == 78
+    assert answer["error"].startswith("compiled snapshot: policy: found ")
+    with SqliteStore.open(tmp_path / "empty.db", read_only=True) as store:
+        (row,) = store.read(0, 2)
+    assert parse_statement(parse(row.leaf).payload).predicate.reason_codes == ("guard.unusable",)
 
 
 def test_a_claim_is_observed_only_if_the_operator_says_so(lab: Lab) -> None:

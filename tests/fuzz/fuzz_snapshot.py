@@ -19,6 +19,8 @@ from typing import Any
 import msgspec
 
 from policyguard.analysis.requests import Requests
+from policyguard.attest.dsse import sign
+from policyguard.attest.keys import PrivateKey
 from policyguard.attest.statement import decision_statement
 from policyguard.decide.compiled_form import compile_policy
 from policyguard.decide.engine import INTERNAL_ERROR, Engine
@@ -26,11 +28,13 @@ from policyguard.decide.explain import explain
 from policyguard.decide.snapshot import Snapshot
 from policyguard.errors import ConfigurationError
 from policyguard.model.facts import Facts
+from policyguard.policy.bundle import PAYLOAD_TYPE, open_sealed
 from policyguard.policy_store.folder import grants_of, policy_set_of_folder
 from policyguard.values import Instant, canonical
 
 Path_ = tuple[Any, ...]
 
+KEY = PrivateKey.generate(bytes(32))
 POLICIES = Path(__file__).parents[2] / "policies"
 SLOW_S = 10
 """A mutant that takes longer is a finding as well."""
@@ -100,6 +104,22 @@ class Corpus:
         value = _at(self.compiled, pick.choice(self.places)) if kind == 1 else pick.choice(VALUES)
         return _changed(self.compiled, place, [value]), place, value
 
+    def member_mutant(self, pick: random.Random) -> tuple[bytes, str]:
+        """Remove, add or write twice one member of a map at any level; return the signed file and what was done."""
+        place = pick.choice([(), *(place for place in self.places if isinstance(_at(self.compiled, place), dict))])
+        members = _at(self.compiled, place)
+        change = pick.choice(("remove", "add", "repeat"))
+        name = pick.choice(sorted(members) or [""])
+        if change == "remove":
+            payload = canonical(_changed(self.compiled, (*place, name), None) if members else self.compiled)
+        else:
+            # An escape that no snapshot has is written first, and replaced by the name in the text.
+            value = members.get(name, 0) if pick.random() < 0.5 else pick.choice(("x", 0, [], {}))
+            payload = canonical(_changed(self.compiled, (*place, "\0"), [value]))
+            text = canonical(name) if change == "repeat" else b'"unknown"'
+            payload = payload.replace(b'"\\u0000"', text)
+        return sign(payload, PAYLOAD_TYPE, [KEY]).to_bytes(), change
+
 
 def _places(data: Any, path: Path_ = ()) -> Iterator[Path_]:
     yield path
@@ -125,10 +145,11 @@ def _changed(data: Any, place: Path_, put: list[Any] | None) -> Any:
     return copy
 
 
-def attempt(corpus: Corpus, compiled: dict[str, Any]) -> str:
-    """Load and use one mutant; return `refused` or `loaded`, or raise what must not escape."""
+def attempt(corpus: Corpus, compiled: dict[str, Any] | bytes) -> str:
+    """Load and use one mutant or signed file; return `refused` or `loaded`, or raise what must not escape."""
     try:
-        snapshot = Snapshot.from_compiled(compiled, "0" * 64)
+        opened = open_sealed(compiled, [KEY.public]) if isinstance(compiled, bytes) else (compiled, "0" * 64)
+        snapshot = Snapshot.from_compiled(*opened)
     except ConfigurationError as problem:
         if not str(problem).isprintable():
             raise
@@ -177,7 +198,10 @@ def run(
 
     signal.signal(signal.SIGALRM, too_slow)
     while time.monotonic() < until:
+        compiled: dict[str, Any] | bytes
         compiled, place, value = corpus.mutant(pick)
+        if pick.random() < 0.3:
+            compiled, value = corpus.member_mutant(pick)
         signal.setitimer(signal.ITIMER_REAL, SLOW_S)
         try:
             ends[attempt(corpus, compiled)] += 1
