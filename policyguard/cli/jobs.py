@@ -11,7 +11,7 @@ from policyguard.assembly import jobs
 from policyguard.cli.output import say
 from policyguard.cli.settings import cache_seal, snapshot_keys
 from policyguard.config.file import Config
-from policyguard.config.job_file import check_declared, check_subject, read_job_file, with_start
+from policyguard.config.job_file import check_declared, check_starting, check_subject, read_job_file, with_start
 from policyguard.config.measurement import MeasurementConfig
 from policyguard.evidence.collector import CollectorsFor, gather
 from policyguard.evidence.from_commit import exported
@@ -74,6 +74,7 @@ def measure_job(
     if start:
         inputs = with_start(inputs, **start)
     check_subject(request, subject)
+    check_starting(request)
     check_declared(inputs)
     with exported(inputs) as started:
         return gather(request, jobs.job_collectors(measurement, request, report=warn), started, time.time_ns)

@@ -138,6 +138,25 @@ def with_start(
     )
 
 
+STARTING = ("submit", "start")
+"""The verbs of the actions that start a command: `job:submit`, `job:start`."""
+
+
+def check_starting(request: Request) -> None:
+    """Refuse to start a command under a decision about something else, such as reading the logs of a job.
+
+    Raises:
+        RequestError: the action does not start anything.
+    """
+    # INVARIANT I15: the submitter's file says what is asked; only an answer about starting starts something.
+    type_, _, verb = request.action.partition(":")
+    if verb not in STARTING:
+        raise RequestError(
+            f"found `{request.action}`, expected `{type_}:submit` or `{type_}:start`: no other action starts a command",
+            path="$.action",
+        )
+
+
 def check_declared(inputs: JobInputs) -> None:
     """Refuse outputs and data of a job that starts in its work tree with all rights of the account.
 

@@ -8,7 +8,7 @@ configuration names is read or run before it has passed.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from typing import Any
 from policyguard.config.file import MAX_CONFIG_BYTES, SYSTEM_FILE, Config, parse_config
 from policyguard.config.measurement import MeasurementConfig
 from policyguard.config.paths import EXEMPT, PATHS, TREES, check_options, job_folders, log_files
-from policyguard.errors import ConfigurationError
-from policyguard.fs.ownership import check_apart, check_owned, check_owned_tree, read_owned
+from policyguard.errors import ConfigurationError, RequestError
+from policyguard.fs.ownership import check_apart, check_owned, check_owned_tree, is_below, read_owned
 
 
 def operator_config(
@@ -75,6 +75,30 @@ def check_outside(config: Config, job_folder: str) -> None:
     for path in (config.source, *(path for _, path in _named(config))):
         if path is not None:
             check_apart(os.path.realpath(path), apart, str(path))
+
+
+def check_declared_paths(config: Config, outputs: Iterable[str], data: Iterable[str]) -> None:
+    """Refuse outputs of a job that hold files of the guard, or lie among them, and data that holds its key.
+
+    Args:
+        config: the operator's configuration.
+        outputs: folders that the job may write, absolute.
+        data: paths that it may read, absolute.
+
+    Raises:
+        RequestError: one of them is the guard's.
+    """
+    # INVARIANT I1: a submitter's file cannot give the job the folder of the guard that decides about it.
+    own = {os.path.realpath(path): str(path) for _, path in _named(config)}
+    own |= {} if config.source is None else {os.path.realpath(config.source): str(config.source)}
+    for folder in outputs:
+        real = os.path.realpath(folder)
+        for path, label in own.items():
+            if is_below(path, real) or is_below(real, path):
+                raise RequestError(f"output `{folder}`: found `{label}` of the guard there, expected a folder without")
+    for path in data:
+        if config.key is not None and is_below(os.path.realpath(config.key), os.path.realpath(path)):
+            raise RequestError(f"data `{path}`: found the guard's key `{config.key}` there, expected a path without")
 
 
 def _named(config: Config) -> Iterator[tuple[str, Path]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from policyguard.cli.output import say, say_explanation
 from policyguard.cli.settings import open_guard, operator_settings
 from policyguard.config.file import Config
 from policyguard.config.job_file import current_folder, read_job_file, with_start
+from policyguard.config.operator import check_declared_paths
 from policyguard.config.trust_file import read_trust
 from policyguard.errors import AccessDenied, PolicyGuardError
 from policyguard.evidence.collector import JobInputs
@@ -74,8 +76,7 @@ def command(
     start = take_start(chosen, argv)
     config = operator_settings(current_folder(), **chosen)
     caller = calling_account(config.measurement.accounts, config.measurement.speak_for)
-    request, inputs = read_job_file(job, argv, None, os.environ, account=caller.name if subject is None else subject)
-    inputs = with_start(inputs, **start)
+    request, inputs = _read(job, argv, caller.name if subject is None else subject, start, config)
     if out is not None:
         check_replaceable(out)
 
@@ -93,6 +94,18 @@ def command(
             return code_of_decision(denied.decision)
         options = _launch_options(config, watch, used=store, on_decision=tell)
         return _start(guard, request, inputs, trust, options)
+
+
+def _read(
+    job: Path, argv: Sequence[str], account: str, start: Mapping[str, Any], config: Config
+) -> tuple[Request, JobInputs]:
+    request, inputs = read_job_file(job, argv, None, os.environ, account=account)
+    inputs = with_start(inputs, **start)
+    outputs, data = (
+        [os.path.join(inputs.directory, path) for path in named.values()] for named in (inputs.outputs, inputs.data)
+    )
+    check_declared_paths(config, outputs, data)
+    return request, inputs
 
 
 def _opened(

@@ -25,7 +25,7 @@ from msgspec import structs
 from policyguard.assembly.jobs import job_facts
 from policyguard.attest.trust import Trust
 from policyguard.audit.receipt import SignedDecision
-from policyguard.config.job_file import check_declared
+from policyguard.config.job_file import check_declared, check_starting
 from policyguard.errors import AccessDenied, EvidenceError, PolicyGuardError, RequestError
 from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.confinement import CONFINEMENT
@@ -125,6 +125,7 @@ def _prepared(
     """Yield the job as it will be started, what was measured of it, and its folders, which end with the block."""
     with ended_by_signals(), ExitStack() as ending:
         with unstarted_logged(guard, request, clock):
+            check_starting(request)
             folder = ending.enter_context(job_folder())
             inputs, facts = collect(guard, request, inputs, folder)
         yield inputs, facts, folder

@@ -19,7 +19,7 @@ from policyguard.attest.dsse import sign
 from policyguard.attest.statement import PAYLOAD_TYPE, decision_statement, parse_statement
 from policyguard.audit.log import Log
 from policyguard.audit.receipt import SignedDecision
-from policyguard.errors import AuditError, EvidenceError, PolicyGuardError, VerificationError
+from policyguard.errors import AuditError, EvidenceError, PolicyGuardError, RequestError, VerificationError
 from policyguard.evidence.identity import Caller
 from policyguard.fs.open_databases import BUSY_TIMEOUT_S
 from policyguard.guard import Guard
@@ -67,7 +67,7 @@ def unstarted_logged(guard: Guard, request: Request, clock: Callable[[], Instant
     """
     try:
         yield
-    except EvidenceError as problem:
+    except (EvidenceError, RequestError) as problem:
         now, snapshot = clock(), guard.snapshot
         facts = Facts(request, claims(request, now))
         # INVARIANT I12: a refusal is signed and logged wherever key and log can be used.
