@@ -4,5 +4,5 @@ Promises: a command line is parsed by the grammar of its interpreter or wrapper;
 with the reason, and never counts as harmless. Leaves to others: where the program comes from (`evidence/`).
 
 Read in this order: `grammar.py`, `interpreters.py`, `wrappers.py`, `follow.py`; then `launchers.py` and `counts.py`
-(how many nodes, ranks and GPUs a command line asks for).
+(how many nodes, ranks and GPUs a command line asks for), and `outside.py` (programs that start work elsewhere).
 """

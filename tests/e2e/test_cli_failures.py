@@ -60,7 +60,7 @@ def complete(words: str, number: int) -> tuple[list[str], str]:
         (
             "policyguard audit ",
             2,
-            ["accept-reset", "open-reviews", "prove", "review", "rotate", "show", "tail", "verify"],
+            ["accept-reset", "export", "open-reviews", "prove", "review", "rotate", "show", "tail", "verify"],
         ),
         ("policyguard decide --o", 2, ["--observed", "--out"]),
         ("policyguard lint --format ", 3, ["text", "json", "sarif", "github", "junit"]),
