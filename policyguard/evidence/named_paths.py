@@ -10,7 +10,7 @@ import glob
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
 from pwd import getpwnam
 from urllib.parse import unquote
@@ -22,6 +22,7 @@ from policyguard.evidence.collector import GUARD_VARIABLES, JobInputs
 from policyguard.evidence.settings_texts import is_settings, texts_of
 from policyguard.fs.ownership import is_below
 from policyguard.fs.safe_open import names_in
+from policyguard.program.counts import tokens_of
 
 MAX_FILES_READ = 256
 """The maximum number of settings files that a command may name, those that they include counted."""
@@ -36,6 +37,8 @@ _VARIABLE = re.compile(r"\$\{([^${}]*)\}|\$(\w+)")
 _HUB_NAME = re.compile(r"[\w.-]{1,96}(?:/[\w.-]{1,96})?\Z", re.ASCII)
 _GLOB = re.compile(r"[*?\[]")
 _SETTINGS_FOLDERS = ("conf", "config", "configs")
+
+_SCRIPTS = (".sh", ".bash", ".sbatch", ".slurm", ".job")
 
 _LOADED = re.compile(
     "CKPT|CHECKPOINT|MODEL|WEIGHT|RESUME|PRETRAIN|INIT|LOAD|RESTORE|SNAPSHOT|ADAPTER|LORA|TOKENIZER|VOCAB|EMBED|OPTIM"
@@ -68,15 +71,29 @@ def named_paths(inputs: JobInputs) -> Named:
     Raises:
         EvidenceError: they name too many.
     """
-    search = _Search(inputs)
-    search.arguments()
-    search.chosen()
-    search.variables()
-    search.included()
+    search = _searched(inputs)
     return Named(
         paths=tuple(NamedPath(path, is_argument) for path, is_argument in search.paths.items()),
         unread=tuple(search.unread),
     )
+
+
+def named_settings(inputs: JobInputs) -> tuple[str, ...]:
+    """List the files of settings that a command names, and those that they include.
+
+    Raises:
+        EvidenceError: they are too many.
+    """
+    return tuple(_searched(inputs).settings)
+
+
+def _searched(inputs: JobInputs) -> _Search:
+    search = _Search(inputs)
+    search.arguments()
+    search.chosen(tokens_of(inputs.argv[1:]))
+    search.variables()
+    search.included()
+    return search
 
 
 class _Search:
@@ -124,6 +141,9 @@ class _Search:
             texts = texts_of(file)
             if texts is None:
                 self.unread[file] = None
+            if texts and file.endswith(_SCRIPTS):
+                for _, line in texts:
+                    self.chosen(tokens_of((line,)))
             for key, text in texts or ():
                 if len(self._tried) > MAX_TEXTS:
                     raise EvidenceError(f"the settings name more than {MAX_TEXTS} texts that may be paths")
@@ -170,10 +190,13 @@ class _Search:
             raise EvidenceError(f"the command names more than {MAX_FILES_READ} files of settings")
         self.settings[path] = depth
 
-    def chosen(self) -> None:
+    def chosen(self, argv: Sequence[str]) -> None:
         """Add the settings that Hydra finds for `model=big`, `--config-name exp` and `--config-path conf`."""
-        argv = self._inputs.argv[1:]
-        pairs = [(name.lstrip("+~"), value) for name, equals, value in (word.partition("=") for word in argv) if equals]
+        pairs = [
+            (name.lstrip("+~").partition("@")[0], value)
+            for name, equals, value in (word.partition("=") for word in argv)
+            if equals
+        ]
         pairs += [(name, value) for name, value in pairwise(argv) if name.startswith("-")]
         overrides = [(name, value) for name, value in pairs if name and not name.startswith("-")]
         names = [value for name, value in pairs if name in ("--config-name", "-cn")]

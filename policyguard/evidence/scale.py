@@ -13,11 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.job import resolve_executable
+from policyguard.evidence.named_paths import named_settings
 from policyguard.fs.safe_open import names_in, read_small, read_start
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
 from policyguard.program.counts import Count, Reader, UnreadableCount, number_of, tokens_of
 from policyguard.program.interpreters import SHELL
+from policyguard.program.launchers import PARALLEL
 from policyguard.text import printable, printable_name
 from policyguard.values import Instant, Value
 
@@ -28,10 +30,15 @@ MAX_FILE_BYTES = 16 << 20
 
 MAX_SCRIPTS = 64
 
+MAX_NUMBERED = 5_000
+"""A JSON file with more numbers is a vocabulary, unless an argument names it: `devices` is a word of many."""
+
 MAX_SOURCE_CHARS = 160
 
 _SHELL_SCRIPT = re.compile(r".\.(?:sh|bash|sbatch|slurm|job)\Z")
 _SETTINGS = re.compile(r".\.(?:ya?ml|json|toml|ini|cfg|conf)\Z")
+_ESCAPED = re.compile(r"\\(?:u00|x)([2-7][0-9A-Fa-f])")
+_NUMBERED = re.compile(r"\"\s*:\s*[0-9]+\s*[,}]")
 _DEVICE_FILE = re.compile(r"nvidia[0-9]+\Z")
 
 
@@ -84,16 +91,16 @@ class ScaleCollector:
 
 def combined(counts: Sequence[Count]) -> tuple[int, str]:
     """Return the largest number of GPUs that these counts can mean together, and where it comes from."""
-    best = {
-        kind: _largest(counts, kind) for kind in ("total", "nodes", "node", "ranks", "tasks", "task", "array", "claim")
-    }
+    kinds = ("total", "nodes", "node", "ranks", "tasks", "task", "array", "claim", *PARALLEL)
+    best = {kind: _largest(counts, kind) for kind in kinds}
     one = Count("one", 1, "")
     nodes, tasks, ranks = best["nodes"], best["tasks"], best["ranks"]
     if nodes is None and tasks is not None:
         # Each task may be on a node of its own, unless the command says how many share one.
         nodes = Count("nodes", -(-tasks.number // max(1, (ranks or one).number)), tasks.source)
-    products = [
+    products: list[tuple[Count, ...]] = [
         (best["total"] or one,),
+        tuple(best[kind] or one for kind in PARALLEL),
         (tasks or one, best["task"] or one),
         (nodes or one, best["node"] or one),
         (nodes or one, ranks or one),
@@ -129,9 +136,7 @@ def _of_files(inputs: JobInputs, reader: Reader) -> Iterator[Count]:
     """Read the scripts, settings and host files that the command names."""
     tokens = tokens_of(inputs.argv[1:])
     yield from _of_scripts([_executable(inputs), *tokens], inputs, reader, set())
-    for name in dict.fromkeys(part for word in tokens for part in (word, word.partition("=")[2])):
-        if _SETTINGS.search(name) and (text := _text(inputs, name)):
-            yield from reader.named(text)
+    yield from _of_settings([part for word in tokens for part in (word, word.partition("=")[2])], inputs, reader)
     for kind, name, source in (*reader.files, *_default_files(tokens, inputs)):
         text = _text(inputs, name)
         if text is None:
@@ -140,6 +145,24 @@ def _of_files(inputs: JobInputs, reader: Reader) -> Iterator[Count]:
             yield from reader.named(text)
         else:
             yield from _hosts(text, source)
+
+
+def _of_settings(names: Sequence[str], inputs: JobInputs, reader: Reader) -> Iterator[Count]:
+    """Read the settings of these names, and all that the search for checkpoints reads as well: Hydra's, includes."""
+    paths = [os.path.normpath(os.path.join(inputs.directory, name)) for name in names if _SETTINGS.search(name)]
+    texts = []
+    for path in dict.fromkeys((*paths, *named_settings(inputs))):
+        text = _text(inputs, path) if _SETTINGS.search(path) else None
+        if text and (path in paths or not (path.endswith(".json") and len(_NUMBERED.findall(text)) > MAX_NUMBERED)):
+            # `"num_node\u0073"` is a name as well.
+            texts.append(_ESCAPED.sub(lambda match: chr(int(match[1], 16)), text))
+    for text in texts:
+        reader.define(text)
+    for text in texts:
+        yield from reader.named(text)
+    for name in names:
+        if name.startswith("@") and (text := _text(inputs, name[1:])):
+            yield from reader.read(text.split())
 
 
 def _of_scripts(tokens: Sequence[str], inputs: JobInputs, reader: Reader, seen: set[str]) -> Iterator[Count]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 from policyguard.program.grammar import Grammar, NotFollowed, read_options
-from policyguard.program.launchers import COUNTING, LISTS, NAMES, RANK_LAUNCHERS, VARIABLES
+from policyguard.program.launchers import COUNTING, LISTS, NAMES, PARALLEL, RANK_LAUNCHERS, VARIABLES
 from policyguard.program.wrappers import MODULES, WRAPPERS
 from policyguard.text import quoted
 
@@ -28,7 +28,8 @@ class UnreadableCount(Exception):
 
 
 class Count(msgspec.Struct, frozen=True):
-    """One number: `kind` is nodes, node or ranks (of each node), total, tasks, task (of each task), array or devices.
+    """One number: `kind` is nodes, node or ranks (of each node), total, tasks, task (of each task), array or devices,
+    or one of `PARALLEL`.
 
     `devices` means as many as a node has; its number is 0.
     """
@@ -43,10 +44,13 @@ _GRAMMARS: Mapping[str, Grammar] = {name: wrapper.options for name, wrapper in (
 _ASSIGNED = re.compile(r"(?<!\w)([A-Z][A-Z0-9_]+)=(\"[^\"]*\"|'[^']*'|[^\s;|&\"']*)", re.ASCII)
 _NAMED = re.compile(
     r"(?<![\w])(" + "|".join(sorted(NAMES, key=len, reverse=True)).replace("_", "[_-]") + r")[\"']?\s*[=:]\s*"
-    r"(\[[^\]]*\]|\"[^\"]*\"|'[^']*'|[^\s,}\"';|&]*(?:,[^\s,}\"';|&:=]+(?=[\s,}\"';|&]|$))*)"
+    r"(\$\{[^{}\s]*\}|\[[^\]]*\]|\"[^\"]*\"|'[^']*'|[^\s,}\"';|&]*(?:,[^\s,}\"';|&:=]+(?=[\s,}\"';|&]|$))*)"
 )
+_DEFINED = re.compile(r"(?<![\w.-])(\w+)[\"']?\s*[:=]\s*[\"']?([0-9]{1,7})(?![\w.:])", re.ASCII)
+_NO_NUMBER = re.compile(r"[A-Za-z\[{]|-\Z")
+_COMMAND_START = re.compile(r"(?:\A|[\n;&|])[ \t]*\Z")
 _NUMBER = re.compile(r"[0-9]{1,7}\Z")
-_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?::?-([^${}]*))?\})\Z", re.ASCII)
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{([\w.]+)(?::?-([^${}]*))?\})\Z", re.ASCII)
 _LISTED = re.compile(r"[0-9]{1,7}(?::[0-9]+)*\Z|(?:GPU|MIG)-[0-9A-Za-z/-]+\Z", re.ASCII)
 _DEVICE = re.compile(r"[A-Za-z][\w:.-]*\Z", re.ASCII)
 _GPU_TYPE = re.compile(r"[A-Za-z][\w.-]*\Z|[0-9]+g\.[0-9]+gb\Z", re.ASCII)
@@ -78,7 +82,7 @@ class Reader:
     """Reads the counts of one command line; `variables` replace `$NAME` in numbers."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
-        self._variables = dict(variables)
+        self._variables, self._settings = dict(variables), dict[str, int]()
         self.files: list[tuple[str, str, str]] = []
         """Files that hold more numbers: kind (hostfile or config), name, and the option."""
 
@@ -112,19 +116,27 @@ class Reader:
     def environment(self, environment: Mapping[str, str]) -> Iterator[Count]:
         """Read the variables that schedulers and launchers set."""
         for name, value in environment.items():
-            if name in VARIABLES and value:
-                yield from self._count(VARIABLES[name], value, name)
+            if kind := _kind_of_variable(name, value):
+                yield from self._count(kind, value, name)
 
     def _assigned(self, text: str) -> Iterator[Count]:
         """Read `env WORLD_SIZE=512`, `--export=ALL,WORLD_SIZE=512`."""
         for match in _ASSIGNED.finditer(text):
-            if (value := match[2].strip("\"'")) and match[1] in VARIABLES:
-                yield from self._count(VARIABLES[match[1]], value, match[1])
+            value = match[2].strip("\"'")
+            if kind := _kind_of_variable(match[1], value):
+                yield from self._count(kind, value, match[1])
+
+    def define(self, text: str) -> None:
+        """Read what `${trainer.gpus}` may refer to in settings; of several numbers under one name the largest."""
+        for name, number in _DEFINED.findall(text):
+            self._settings[name] = max(self._settings.get(name, 0), int(number))
 
     def named(self, text: str) -> Iterator[Count]:
         """Read `devices=8`, `trainer={devices:8}`, `"num_nodes": 4` in a text."""
         for match in _NAMED.finditer(text):
             name = match[1].replace("-", "_")
+            if name == "nodes" and _is_another(match):
+                continue
             yield from self._count(NAMES[name], match[2].rstrip(","), match[1])
 
     def _options_by_name(self, tokens: Sequence[str]) -> Iterator[Count]:
@@ -162,6 +174,9 @@ class Reader:
         value = self._replaced(text.strip().strip("\"'"), source)
         if source in LISTS:
             yield from self._list(kind, value, source)
+        elif kind in PARALLEL and value.lower() in _EVERY_DEVICE | _NO_DEVICE:
+            # As many as the others leave over.
+            return
         elif kind == "nodes":
             # MIN:MAX of torchrun, MIN-MAX of Slurm.
             numbers = [self._number(part, source) for part in re.split("[:-]", value, maxsplit=1)]
@@ -245,6 +260,8 @@ class Reader:
             return value
         name, default = match[1] or match[2], match[3]
         text = self._variables.get(name) or default
+        if (number := self._settings.get(name.rpartition(".")[2])) is not None and (not text or _NUMBER.match(text)):
+            return str(max(number, int(text or 0)))
         if text is None or "$" in text:
             raise UnreadableCount(_unreadable(source, value))
         return text
@@ -266,6 +283,22 @@ def number_of(text: str, source: str) -> int:
     if not _NUMBER.match(text) or int(text) > MAX_COUNT:
         raise UnreadableCount(_unreadable(source, text))
     return int(text)
+
+
+def _kind_of_variable(name: str, value: str) -> str:
+    """Name the kind that a variable counts; empty if none. `NUM_NODES=64` is a user's own: only a number counts."""
+    own = NAMES.get(name.lower(), "") if name.isupper() and value[:1].isdigit() else ""
+    return (VARIABLES.get(name) or own) if value else ""
+
+
+def _is_another(match: re.Match[str]) -> bool:
+    """Return True where `nodes` names another thing: a list, a map or a text, or a variable of a shell script."""
+    before = match.string[max(0, match.start() - 80) : match.start()]
+    if before.endswith("-"):
+        return False
+    value = match[2].strip("\"'")
+    is_variable = value.startswith(("$(", "`")) and _COMMAND_START.search(before)
+    return bool(_NO_NUMBER.match(value) or is_variable)
 
 
 def _unreadable(source: str, value: str) -> str:

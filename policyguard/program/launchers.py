@@ -103,12 +103,30 @@ RANK_LAUNCHERS = frozenset(name for name in LAUNCHERS if name.startswith(("torch
 """They start ranks on the node where they run; one in each task of another launcher starts that many more."""
 
 NAMES = _table("""
-    nodes: num_nodes nnodes n_nodes num_machines max_nnodes
+    nodes: nodes num_nodes nnodes n_nodes nnode num_node num_machines max_nnodes max_nodes node_count num_hosts
+    nodes: number_of_nodes slurm_nodes slurm_nnodes
+    ranks: ntasks_per_node tasks_per_node slurm_ntasks_per_node slurm_tasks_per_node
+    tasks: ntasks slurm_ntasks
+    task: gpus_per_task slurm_gpus_per_task
     node: devices num_devices gpus num_gpus n_gpus n_gpu ngpus gpus_per_node num_gpus_per_node n_gpus_per_node
     node: ngpus_per_node nproc_per_node nproc devices_per_node processes_per_node num_processes_per_node
-    total: world_size total_gpus num_processes distributed_world_size
+    node: ngpu gpu_count num_devices_per_node num_gpu gpus_per_host gpus_per_machine accelerators_per_node
+    node: slurm_gpus_per_node procs_per_node nprocs_per_node num_accelerators
+    total: world_size total_gpus num_processes distributed_world_size total_num_gpus num_gpus_total n_ranks num_ranks
+    total: expert_parallel_size expert_model_parallel_size expert_parallel_degree ep_size
+    total: context_parallel_size context_parallel_degree cp_size sequence_parallel_size sequence_parallel_degree
+    tensor: tensor_parallel_size tensor_model_parallel_size tensor_parallel_degree tp_size tp_degree
+    tensor: model_parallel_size
+    pipeline: pipeline_parallel_size pipeline_model_parallel_size pipeline_parallel_degree pp_size pp_degree
+    data: data_parallel_size data_parallel_degree dp_size dp_degree
 """)
-"""Names of programs' own arguments and settings, after the last dot; `-` and `_` are the same."""
+"""Names of programs' own arguments and settings, after the last dot; `-` and `_` are the same.
+
+`num_workers`, `num_proc` and the like are data loaders of most programs, and count nothing.
+"""
+
+PARALLEL = ("tensor", "pipeline", "data")
+"""Kinds of ranks that multiply: each rank of one kind has all of the others."""
 
 VARIABLES = _table("""
     total: WORLD_SIZE OMPI_COMM_WORLD_SIZE PMI_SIZE MV2_COMM_WORLD_SIZE FLUX_JOB_SIZE JSM_NAMESPACE_SIZE

@@ -83,6 +83,19 @@ COMMANDS = [
     ("python train.py --gpus 0 1 2 3 4 5 6 7 --num-nodes 64", 512),
     ("python train.py trainer={devices:8,num_nodes:64}", 512),
     ("python train.py devices=[0,1,2,3,4,5,6,7] num_nodes=64", 512),
+    ("python train.py --nodes 64 --gpus-per-node 8", 512),
+    ("python train.py --nodes=64 --gpus_per_node=8", 512),
+    ("python train.py trainer.nodes=64 trainer.devices=8", 512),
+    ("python train.py --nnode 64 --num-gpu 8", 512),
+    ("python train.py --num-hosts 64 --gpus-per-host 8", 512),
+    ("python launch.py --nodes 64 --tasks-per-node 8", 512),
+    ("python launch.py --ntasks 64 --gpus-per-task 8", 512),
+    ("python train.py --total-num-gpus 512", 512),
+    ("python train.py --tensor-model-parallel-size 8 --pipeline-model-parallel-size 64", 512),
+    ("python serve.py --tensor-parallel-size=8 --pipeline-parallel-size=8 --data-parallel-size=8", 512),
+    ("python train.py --tp-size 8 --dp-size -1 --nodes 64 --devices 8", 512),
+    ("env NUM_NODES=64 GPUS_PER_NODE=8 python train.py", 512),
+    (["bash", "-c", "python train.py --nodes 64 --gpus-per-node 8"], 512),
     (["bash", "-c", "cd /x && exec torchrun --nnodes 64 --nproc-per-node 8 train.py"], 512),
     (["bash", "-c", "N=64; torchrun --nnodes=$N --nproc-per-node ${G:-8} train.py"], 512),
     (["bash", "-c", "export WORLD_SIZE='512'; python train.py"], 512),
@@ -146,6 +159,9 @@ UNREADABLE = [
     "python train.py trainer.devices=8.0",
     "python train.py trainer.devices=${oc.env:N}",
     "python train.py --trainer.num_nodes 1e2",
+    "python train.py --nodes $(hostname)",
+    "python train.py --nodes=0x40",
+    "python train.py --tensor-parallel-size 0x8",
 ]
 
 
@@ -231,6 +247,57 @@ def test_a_number_in_a_script_settings_or_host_file_counts(tmp_path: Path) -> No
     assert gpus("python train.py --config few.yaml", folder=tmp_path) == 8
 
 
+def test_the_settings_that_hydra_chooses_count(tmp_path: Path) -> None:
+    """The file that a group names is the file that the command would name by its path."""
+    for name in ("conf/trainer", "conf/exp", "src"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "conf" / "trainer" / "big.yaml").write_text("devices: 8\nnum_nodes: 64\n")
+    (tmp_path / "conf" / "trainer" / "small.yaml").write_text("devices: 8\nnum_nodes: 1\n")
+    (tmp_path / "conf" / "exp" / "all.yaml").write_text("defaults: [/trainer: big]\n")
+    (tmp_path / "conf" / "few.yaml").write_text("defaults:\n  - trainer: small\n")
+    (tmp_path / "conf" / "many.yaml").write_text("defaults:\n  - trainer: big\n")
+    (tmp_path / "run.sh").write_text("python train.py trainer=big\n")
+    (tmp_path / "args").write_text("--nodes\n64\n--devices\n8\n")
+    for command in (
+        "python train.py trainer=big",
+        "python train.py +trainer@main=big",
+        "python train.py --config-name many",
+        "python src/train.py --config-path ../conf --config-name many",
+        "python train.py --config conf/trainer/big.yaml",
+        "python train.py --config conf/many.yaml",
+        "python train.py trainer=small,big",
+        "bash run.sh",
+        "python train.py @args",
+    ):
+        assert gpus(command, folder=tmp_path) == 512, command
+    assert gpus(["bash", "-c", "python train.py trainer=big"], folder=tmp_path) == 512
+    assert gpus("python train.py", folder=tmp_path, TRAINER_CONFIG="conf/trainer/big.yaml") == 512
+    for command in ("python train.py trainer=small", "python train.py --config-name few", "python train.py --x big"):
+        assert gpus(command, folder=tmp_path) == 8, command
+
+
+def test_numbers_that_settings_refer_to_count(tmp_path: Path) -> None:
+    settings = tmp_path / "run.yaml"
+    for text in (
+        "trainer: {devices: '${gpus_of_a_host}', num_nodes: 64}\ngpus_of_a_host: 8\n",
+        "devices: ${cluster.width}\nnum_nodes: ${cluster.height}\ncluster:\n  width: 8\n  height: 64\n",
+        '{"num_node\\u0073": 64, "devices": 8}',
+    ):
+        settings.write_text(text)
+        assert gpus("python train.py --config run.yaml", folder=tmp_path) == 512, text
+    settings.write_text("devices: ${unknown}\n")
+    assert "expected a whole number" in str(gpus("python train.py --config run.yaml", folder=tmp_path))
+
+
+def test_a_vocabulary_that_settings_name_holds_no_number_of_gpus(tmp_path: Path) -> None:
+    words = ", ".join(f'"w{number}": {number}' for number in range(6_000))
+    (tmp_path / "vocab.json").write_text("{" + words + ', "devices": 5733}')
+    (tmp_path / "run.yaml").write_text("tokenizer: vocab.json\ndevices: 8\n")
+    assert gpus("python train.py --config run.yaml", folder=tmp_path) == 8
+    (tmp_path / "vocab.json").write_text('{"devices": 5733}')
+    assert gpus("python train.py --config run.yaml", folder=tmp_path) == 5733
+
+
 def test_the_default_settings_of_accelerate_count(tmp_path: Path) -> None:
     folder = tmp_path / ".cache" / "huggingface" / "accelerate"
     folder.mkdir(parents=True)
@@ -248,6 +315,10 @@ def test_the_default_settings_of_accelerate_count(tmp_path: Path) -> None:
         "python train.py --device cuda:0 --gpu_memory 80 --devices_file x",
         "python -c print(1)",
         "python train.py --num_workers 64 --batch-size 1024",
+        "python train.py --num_proc 64 --node_rank 63 --nodes_file x",
+        "python train.py graph.nodes=[a,b,c] nodes=small",
+        "python train.py --tensor-parallel-size auto --data-parallel-size 8",
+        "bash -c nodes=$(scontrol)",
     ],
 )
 def test_other_numbers_do_not_count(argv: str) -> None:
