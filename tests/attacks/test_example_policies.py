@@ -136,6 +136,21 @@ def test_a_job_of_which_nothing_was_measured_does_not_start(name: str) -> None:
     assert decide("user:bob", "job:start", gpus=64).allowed
 
 
+@pytest.mark.parametrize("action", ["job:submit", "job:start"])
+@pytest.mark.parametrize("subject", ["user:ivan", "user:bob"])
+def test_what_a_larger_job_runs_cannot_be_replaced_after_the_decision(action: str, subject: str) -> None:
+    """From nine GPUs on it runs from an export of its commit, from 64 on confined; an intern with a grant as well."""
+    leads = ("user:carol", "user:dan")
+    for gpus, obliged in ((8, set()), (9, {"run.from_commit"}), (63, {"run.from_commit"})):
+        decision = decide(subject, action, gpus=gpus)
+        assert decision.allowed
+        assert set(decision.obligations) & {"run.from_commit", "run.confined"} == obliged
+    for gpus in (64,) if subject == "user:ivan" else (64, 255, 256, 4096):
+        decision = decide(subject, action, gpus=gpus, approved_by=leads)
+        assert decision.allowed
+        assert {"run.from_commit", "run.confined", "stop.on_drift"} <= set(decision.obligations)
+
+
 @pytest.mark.parametrize("subject", ["user:ivan", "user:bob", "user:carol"])
 @pytest.mark.parametrize("before", [None, 1, 8, 63])
 def test_a_small_job_does_not_grow_to_one_whose_code_nobody_measured(subject: str, before: int | None) -> None:

@@ -155,8 +155,8 @@ def blame(lab: Lab, story: Story) -> None:
 def undetected(lab: Lab, story: Story) -> None:
     story.title("Two months undetected")
     clean = lab.optimizer.read_bytes()
-    with Running(lab, "bob", "bob-long", 64).started() as job:
-        story.tried("ivan edits the installed optimizer while bob's job of 64 GPUs runs")
+    with Running(lab, "bob", "bob-long", 32).started() as job:
+        story.tried("ivan edits the installed optimizer while bob's job of 32 GPUs runs")
         time.sleep(3 * WATCH_S)
         lab.optimizer.write_bytes(clean.replace(b"weight - rate", b"weight + rate"))
         ended = job.over()
@@ -171,9 +171,9 @@ def undetected(lab: Lab, story: Story) -> None:
 def _newer_policies(lab: Lab, story: Story) -> None:
     path = lab.root / "policies" / "jobs.yaml"
     stored, published = path.read_text(), [""]
-    with Running(lab, "bob", "bob-judged", 64, published=lambda: published[0]).started() as job:
-        story.tried("somebody lowers the ceiling in the policy folder while bob's job of 64 GPUs runs")
-        path.write_text(stored.replace("resource.gpus < 256 && resource.code", "resource.gpus < 32 && resource.code"))
+    with Running(lab, "bob", "bob-judged", 32, published=lambda: published[0]).started() as job:
+        story.tried("somebody lowers the ceiling in the policy folder while bob's job of 32 GPUs runs")
+        path.write_text(stored.replace("resource.gpus < 64 && resource.code", "resource.gpus < 16 && resource.code"))
         eventually(lambda: bool(job.alerts))
         alert = job.alerts[0] if job.alerts else None
         seen = alert is not None and alert.decision.reason_codes == ("drift.policies_unusable",)
