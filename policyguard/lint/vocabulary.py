@@ -21,6 +21,8 @@ def _set(listed: str) -> frozenset[str]:
 
 
 START_VERBS = _set("submit launch start run resize scale")
+SUBMIT_VERBS = _set("submit")
+RUN_VERBS = _set("launch start run")
 GROW_VERBS = _set("modify update prioritize preempt requeue")
 """Verbs of actions by which a job that exists gets more, or gets it earlier."""
 DESTROY_VERBS = _set("delete destroy purge overwrite erase wipe truncate write")

@@ -183,6 +183,27 @@ def test_a_ceiling_of_a_role_is_not_covered_by_a_higher_one_for_everyone() -> No
     assert linted("job:submit", 8) == linted("job:submit, job:modify", 4096) == []
 
 
+def test_a_start_may_be_limited_by_the_fact_in_its_own_condition() -> None:
+    """A deny for some roles is no measurement that everybody needs; a `require` and the allow itself are."""
+    case = (Path(__file__).parents[2] / "data" / "lint" / "PG225" / "bad.yaml").read_text()
+
+    def linted(text: str) -> list[str]:
+        report = lint({"case.yaml": text.encode()}, NOW)
+        return [finding.code for finding in report.findings if finding.code.startswith("PG225")]
+
+    assert linted(case) == ["PG225"]
+    assert linted(case.replace("resource.owner == subject.id", "resource.dirty == false")) == []
+    assert (
+        linted(
+            case.replace(
+                "id: uncommitted\n    effect: deny", "id: uncommitted\n    effect: deny\n    roles: [researcher]"
+            )
+        )
+        == []
+    )
+    assert linted(case.replace("dirty: {type: bool, assurance: measured}", "dirty: {type: bool}")) == []
+
+
 def test_a_quorum_counts_persons_and_not_accounts() -> None:
     """Two accounts of one person fill one place; an account nobody knows fills none."""
     documents = (
