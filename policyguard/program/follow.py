@@ -17,11 +17,13 @@ from policyguard.program.interpreters import (
     SHELL,
     located,
     may_be_installed,
-    plain_command,
+    plain_text,
     python_problem,
     read_python,
     shell_command,
+    shell_variable,
 )
+from policyguard.program.launchers import RANK_LAUNCHERS
 from policyguard.program.wrappers import FOLDER_OPTIONS, MODULES, ONLY, OPTION_VARIABLES, WRAPPERS, Wrapper
 
 MAX_STEPS = 16
@@ -40,7 +42,8 @@ MAX_LINE_BYTES = 256
 
 _ENV = grammar(
     "-i --ignore-environment -0 --null -v --debug --list-signal-handling",
-    "-u --unset -C --chdir -S --split-string",
+    "-u --unset -C --chdir",
+    "-S --split-string",
     optional="--default-signal --ignore-signal --block-signal",
 )
 
@@ -127,17 +130,26 @@ class _Following:
             return Program(kind="inline", reason="`-c` runs text")
         module = options.value("-m")
         if module is not None:
-            safe = options.value("-I", "-P") is not None or bool(self._environment.get("PYTHONSAFEPATH"))
+            # With `-E` Python reads no variables.
+            by_variable = options.value("-E") is None and self._has_safe_path()
+            safe = options.value("-I", "-P") is not None or by_variable
             return self._module(module, options.rest, in_folder=not safe)
         if not options.rest or options.rest[0] == "-":
             raise NotFollowed("the interpreter reads its program from standard input")
         return self._script(options.rest[0])
+
+    def _has_safe_path(self) -> bool:
+        return bool(self._environment.get("PYTHONSAFEPATH"))
 
     def _module(self, module: str, rest: tuple[str, ...], *, in_folder: bool) -> Program | None:
         if not all(part.isidentifier() for part in module.split(".")):
             raise NotFollowed(f"`{module}` is no name of a module")
         path = self._in_folder(module) if in_folder else ""
         if path:
+            if os.path.realpath(path) != os.path.join(
+                os.path.realpath(self._directory), os.path.relpath(path, self._directory)
+            ):
+                raise NotFollowed(f"module `{module}` is a link, and would import what is beside the link")
             return Program(kind="module", path=path, module=module)
         wrapper = MODULES.get(module)
         if wrapper is None:
@@ -167,10 +179,13 @@ class _Following:
             raise NotFollowed(f"module `{module}` has no file in the job's folder, which has `{first}`")
         return os.path.abspath(file)
 
-    def _script(self, name: str) -> Program:
+    def _script(self, name: str, *, may_be_link: bool = True) -> Program:
         path = os.path.abspath(os.path.join(self._directory, name))
         if os.path.isdir(path):
-            path = located(path, "__main__")[0] or os.path.join(path, "__main__.py")
+            # Python imports from the folder that is named, but from that of the file where a link to a script is.
+            path, may_be_link = located(path, "__main__")[0] or os.path.join(path, "__main__.py"), False
+        if not may_be_link and os.path.dirname(os.path.realpath(path)) != os.path.realpath(os.path.dirname(path)):
+            raise NotFollowed(f"`{path}` is a link, and would take files from beside the link: name the file itself")
         if not os.path.isfile(path):
             raise NotFollowed(f"`{name}` is no file")
         with _opened(path) as file:
@@ -181,29 +196,41 @@ class _Following:
         return Program(kind="script", path=path)
 
     def _shell(self, arguments: tuple[str, ...]) -> Program | None:
+        variable = shell_variable(self._environment)
+        if variable is not None:
+            raise NotFollowed(f"`{variable}` gives a shell options or commands")
         script, command = shell_command(arguments)
         if script is None:
+            if f"BASH_FUNC_{command[0]}%%" in self._environment:
+                raise NotFollowed(f"`BASH_FUNC_{command[0]}%%` is what a shell runs for `{command[0]}`")
             self._argv = command
             return None
-        program = self._script(script)
+        program = self._script(script, may_be_link=False)
         return msgspec.structs.replace(program, kind="shell")
 
     def _env(self, arguments: tuple[str, ...]) -> Program | None:
+        directory = self._directory
         options = read_options(arguments, _ENV)
-        for name, value in options.read:
-            if name in ("-i", "--ignore-environment"):
-                self._environment = {}
-            elif name in ("-u", "--unset"):
-                self._environment.pop(value, None)
-            elif name in FOLDER_OPTIONS:
-                self._directory = os.path.join(self._directory, value)
-        split = options.value("-S", "--split-string")
-        if split is not None and split.split()[:1] == ["exec"]:
-            raise NotFollowed("`env -S` has no `exec`")
-        argv = list(options.rest) if split is None else [*plain_command(split), *options.rest]
+        while True:
+            for name, value in options.read:
+                if name in ("-i", "--ignore-environment"):
+                    self._environment = {}
+                elif name in ("-u", "--unset"):
+                    self._environment.pop(value, None)
+                elif name in FOLDER_OPTIONS:
+                    self._directory = os.path.join(directory, value)
+            if not options.read or options.read[-1][0] not in _ENV.ending:
+                break
+            # GNU env puts the words of the string where its option was, and goes on reading options.
+            options = read_options((*plain_text(options.read[-1][1]), *options.rest), _ENV)
+        argv = list(options.rest)
+        if argv[:1] == ["-"]:
+            self._environment, argv = {}, argv[1:]
         while argv and "=" in argv[0]:
             name, _, value = argv.pop(0).partition("=")
             self._environment[name] = value
+        if argv[:1] == ["exec"]:
+            raise NotFollowed("`env` has no `exec`")
         self._argv = tuple(argv)
         return None
 
@@ -219,13 +246,17 @@ class _Following:
             if variable.startswith(beginnings):
                 raise NotFollowed(f"`{variable}` gives `{name}` options")
         options = read_options(arguments, wrapper.options)
+        directory = self._directory
         for option, value in options.read:
             if value not in ONLY.get(option, (value,)):
                 raise NotFollowed(f"`{name} {option}={value}` is not followed")
             if name == "srun" and option in FOLDER_OPTIONS[1:]:
-                self._directory = os.path.join(self._directory, value)
+                self._directory = os.path.join(directory, value)
             if (option, value) == ("--export", "NONE"):
                 self._environment = {name: self._environment[name] for name in ("PATH",) if name in self._environment}
+        is_launcher = name in RANK_LAUNCHERS
+        # A launcher starts Pythons of its own, without the options `-I` and `-P`.
+        in_folder = not self._has_safe_path() if is_launcher else in_folder
         if (module := options.value(*(wrapper.options.ending & {"-m"}))) is not None:
             return self._module(module, options.rest, in_folder=in_folder)
         rest = options.rest[wrapper.operands :]
@@ -234,7 +265,7 @@ class _Following:
         if wrapper.starts == "module" or options.value(*wrapper.module_flags) is not None:
             return self._module(rest[0], rest[1:], in_folder=in_folder)
         if wrapper.starts == "python" and options.value(*wrapper.command_flags) is None:
-            return self._script(rest[0])
+            return self._script(rest[0], may_be_link=is_launcher)
         self._argv = rest
         return None
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import glob
 import os
 import re
-import shlex
 import sys
+from collections.abc import Mapping
 
 from policyguard.fs.safe_open import names_in
-from policyguard.program.grammar import Grammar, NotFollowed, Options, grammar, read_options
+from policyguard.program.grammar import NotFollowed, Options, grammar, read_options
 
 PYTHON = re.compile(r"(?:python|pypy)(?:[0-9]+(?:\.[0-9]+)?t?)?\Z")
 SHELL = re.compile(r"(?:ba|da|k|a)?sh\Z")
@@ -22,12 +22,16 @@ CPYTHON = grammar(
 )
 """SHORT_OPTS of Python/getopt.c; `-J` is reserved there, and so unknown here."""
 
-_POSIX_SHELL = Grammar(
-    flags=frozenset(f"-{letter}" for letter in "abefhiklmnprstuvxBCEHPT")
-    | {"--norc", "--noprofile", "--posix", "--login", "--verbose", "--restricted", "--noediting"},
-    values=frozenset({"-o", "-O", "--init-file", "--rcfile"}),
-    # The command's text is an operand: `bash -ce TEXT` is `bash -c -e TEXT`.
-)
+_SHELL_LETTERS = frozenset("cefpuvx")
+_SHELL_WORDS = frozenset(("--norc", "--noprofile", "--posix", "--verbose", "--noediting"))
+_SHELL_NAMES = frozenset(("errexit", "noglob", "nounset", "pipefail", "privileged", "verbose", "xtrace"))
+"""Those of `-o`. Options of shells are listed only where they change nothing of what a command means.
+
+`-k` makes arguments variables, `-l` and `-i` run files of the home folder, and `-norc` is a long option of bash.
+"""
+
+_SHELL_VARIABLES = ("BASH_ENV", "BASHOPTS", "FPATH", "PS4", "SHELLOPTS")
+"""Variables by which a shell runs a file, sets options, or runs commands (`PS4` with `-x`)."""
 
 _PLAIN = re.compile(r"[\w ,./:@+^=-]*\Z", re.ASCII)
 """Text of a shell without quotes, variables, redirections, lists and patterns: words that mean themselves."""
@@ -148,22 +152,16 @@ def shell_command(argv: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
     while position < len(argv) and argv[position][:1] in ("-", "+") and argv[position] not in ("-", "--"):
         word = argv[position]
         position += 1
-        if word.startswith("--"):
-            name = word.partition("=")[0]
-            if name not in _POSIX_SHELL.flags | _POSIX_SHELL.values:
-                raise NotFollowed(f"option `{word}` of a shell is not known")
-            if name in ("--init-file", "--rcfile"):
-                raise NotFollowed(f"option `{word}` makes a shell run another file first")
+        if word in _SHELL_WORDS:
             continue
         for letter in word[1:]:
-            if letter == "c":
-                is_text = True
-            elif letter in ("i", "l", "s"):
-                raise NotFollowed(f"option `-{letter}` makes a shell read profiles or standard input")
-            elif f"-{letter}" in _POSIX_SHELL.values:
+            is_harmless = letter in _SHELL_LETTERS and (letter != "c" or word[0] == "-")
+            if letter == "o":
+                is_harmless = argv[position : position + 1] != () and argv[position] in _SHELL_NAMES
                 position += 1
-            elif f"-{letter}" not in _POSIX_SHELL.flags:
-                raise NotFollowed(f"option `-{letter}` of a shell is not known")
+            if not is_harmless:
+                raise NotFollowed(f"option `{letter}` in `{word}` of a shell is not known to be harmless")
+            is_text = is_text or letter == "c"
     rest = argv[position + 1 if argv[position : position + 1] in (("-",), ("--",)) else position :]
     if not rest:
         raise NotFollowed("a shell reads its commands from standard input")
@@ -172,13 +170,29 @@ def shell_command(argv: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
     return None, plain_command(rest[0])
 
 
+def shell_variable(environment: Mapping[str, str]) -> str | None:
+    """Return a variable that makes a shell run more than its command; None if there is none."""
+    return next((name for name in _SHELL_VARIABLES if name in environment), None)
+
+
+def plain_text(text: str) -> tuple[str, ...]:
+    """Split a text at spaces.
+
+    Raises:
+        NotFollowed: a character has a meaning of its own, for a shell or for `env -S`.
+    """
+    if not _PLAIN.match(text):
+        raise NotFollowed("the text has quotes, variables or other characters that are not followed")
+    return tuple(text.split())
+
+
 def plain_command(text: str) -> tuple[str, ...]:
     """Split the text of a shell into its one command and the arguments, `exec` left out.
 
     Raises:
         NotFollowed: it is more than plain words, or its command is the shell's own.
     """
-    argv = tuple(shlex.split(text)) if _PLAIN.match(text) else ()
+    argv = plain_text(text)
     if argv[:1] == ("exec",):
         argv = argv[1:]
     if not argv or argv[0] in _BUILTINS or _ASSIGNMENT.match(argv[0]) or argv[0].startswith("-"):
@@ -237,6 +251,6 @@ _BUILTINS = frozenset(
         ),
         *("pushd", "pwd", "read", "readonly", "return", "select", "set", "shift", "shopt", "source", "suspend", "test"),
         *("then", "time", "times", "trap", "true", "type", "typeset", "ulimit", "umask", "unalias", "unset", "until"),
-        *("wait", "while", "echo"),
+        *("wait", "while", "echo", "caller", "chdir", "compgen", "complete", "compopt", "dirs", "disown", "readarray"),
     )
 )

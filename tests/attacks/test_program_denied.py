@@ -127,6 +127,14 @@ def changed_after_the_commit(lab: Lab) -> tuple[str, ...]:
     return (lab.python, "train.py")
 
 
+def folder_of_a_link(lab: Lab) -> tuple[str, ...]:
+    """Python imports from the folder that is named, whatever its `__main__.py` is a link to."""
+    folder = lab.root / "elsewhere" / "folder"
+    folder.mkdir()
+    (folder / "__main__.py").symlink_to(lab.code / "train.py")
+    return (lab.python, str(folder))
+
+
 PROGRAMS: dict[str, tuple[Callable[[Lab], tuple[str, ...]], str]] = {
     "a script elsewhere": (lambda lab: (lab.python, str(lab.root / "elsewhere" / "x.py")), "code.other_program"),
     "the same, by a relative name": (lambda lab: (lab.python, "../elsewhere/x.py"), "code.other_program"),
@@ -136,6 +144,15 @@ PROGRAMS: dict[str, tuple[Callable[[Lab], tuple[str, ...]], str]] = {
     "text": (lambda lab: (lab.python, "-c", EVIL), "code.other_program"),
     "a debugger with text": (lambda lab: (lab.python, "-m", "pdb", "-c", EVIL, "train.py"), "code.other_program"),
     "text of a shell": (lambda _: ("bash", "-c", "true; python3 /tmp/x.py"), "code.other_program"),
+    "a string of env": (
+        lambda lab: ("env", "-S", lab.python, "-u", str(lab.root / "elsewhere" / "x.py"), "train.py"),
+        "code.other_program",
+    ),
+    "a shell that takes arguments as variables": (
+        lambda lab: ("bash", "-kc", f"{lab.python} train.py PATH=/tmp"),
+        "code.other_program",
+    ),
+    "a folder of a link": (folder_of_a_link, "code.other_program"),
     "standard input": (lambda lab: (lab.python, "-"), "code.other_program"),
     "a folder that ignores itself": (in_a_folder_that_ignores_itself, "code.other_program"),
     "a zip application": (zip_application, "code.other_program"),
