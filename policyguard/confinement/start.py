@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from policyguard.confinement.landlock import restrict_self, ruleset
+from policyguard.confinement.limits import keep_limits_of_others
 from policyguard.confinement.profile import Profile
 from policyguard.errors import EvidenceError
 from policyguard.text import printable_name
@@ -50,6 +51,7 @@ class _Confined(threading.Thread, Generic[Started]):
     def run(self) -> None:
         try:
             restrict_self(self._descriptor)
+            keep_limits_of_others()
             _check_refused(self._canary)
             self.results.append(self._start())
         # What `start` raises belongs to the caller, who waits in another thread.

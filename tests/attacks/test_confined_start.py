@@ -32,7 +32,7 @@ from tests.e2e.launcher_lab import Lab, make_lab, request
 pytestmark = pytest.mark.skipif(abi_version()[0] < 6, reason=f"Landlock ABI 6 is needed: {abi_version()}")
 
 TRY = """
-import json, os, signal, socket, subprocess, sys
+import resource, json, os, signal, socket, subprocess, sys
 from multiprocessing import shared_memory
 def attempt(action):
     try:
@@ -58,6 +58,9 @@ ACTIONS = {
     "device": lambda: os.mknod(os.path.join(out, "sda"), 0o60600, os.makedev(8, 0)),
     "temporary": lambda: __import__("tempfile").NamedTemporaryFile().write(b"x"),
     "shared memory": lambda: shared_memory.SharedMemory(create=True, size=9).unlink(),
+    "limits": lambda: resource.prlimit(int(argument), resource.RLIMIT_CORE, (0, 0)) and None,
+    "limits read": lambda: resource.prlimit(int(argument), resource.RLIMIT_CORE) and None,
+    "own limits": lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)),
     "own child": lambda: subprocess.Popen(["sleep", "60"]).terminate(),
 }
 results = []
@@ -172,6 +175,17 @@ def test_a_colleagues_process_is_not_signalled_and_not_read(lab: Lab) -> None:
         assert all_refused([signalled, read])
         assert own == "None"
         assert colleague.poll() is None
+        colleague.send_signal(signal.SIGKILL)
+
+
+def test_the_limits_of_other_processes_stay_as_they_are(lab: Lab) -> None:
+    """A job set the launcher's limit of CPU time and its guardian's of open files, and went on alone."""
+    with subprocess.Popen(["sleep", "60"]) as colleague:
+        for pid in (colleague.pid, os.getpid()):
+            changed, read, own = tried(lab, ("limits", pid), ("limits read", pid), ("own limits", ""))
+            assert all_refused([changed])
+            assert (read, own) == ("None", "None")
+        assert tried(lab, ("limits", colleague.pid), confine=False) == ["None"]
         colleague.send_signal(signal.SIGKILL)
 
 
