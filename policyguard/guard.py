@@ -131,11 +131,14 @@ class Guard:
             policies: a folder of policy files, or a compiled snapshot.
             key: the private key file that signs decisions and log checkpoints.
             log: the decision log, an SQLite file; created if it does not exist.
+            audience, lifetime_s: the host or cluster that decisions are for, and for how many seconds they can be used.
+            collectors: measure facts for each request, or a function that chooses them by request and policies.
+            advisory, passphrase: mark decisions so that no worker starts anything on them; for a protected key file.
             policy_keys: may sign a compiled snapshot; this guard's own key if empty.
             policy_signers: the persons who must have signed the snapshot; no other key counts then.
             origin: the log's name in its checkpoints; by default `policyguard/` and the start of the key id.
-            state_dir: the folder of the log's head file, which shows that the log is the newest; by default that of
-                the log. See docs/log.md. The other options are those of every guard.
+            reserve: the path of the number that an allow takes until its job ends, such as `resource.gpus`.
+            state_dir: the folder of the log's head file, see docs/log.md; by default that of the log.
 
         Raises:
             PolicyErrors: every mistake in the policies.
@@ -162,7 +165,7 @@ class Guard:
         Args:
             path: the configuration, `policyguard.yaml`; it names at least `policies:`, `key:` and `log:`. Only root
                 and this account may be able to change it, and what it names.
-            passphrase, advisory: as for every guard.
+            passphrase, advisory: as for `Guard.open`.
             report: takes a line that a person should read, such as why a cache is not used; by default the logger
                 `policyguard`.
 
@@ -188,7 +191,8 @@ class Guard:
 
         Args:
             policies: the text of policy documents, as in a policy file.
-            clock: supplies the current time. The other options are those of every guard.
+            clock: supplies the current time.
+            audience, lifetime_s, collectors, reserve: as for `Guard.open`.
 
         Raises:
             PolicyErrors: every mistake in the policies.

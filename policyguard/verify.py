@@ -94,8 +94,9 @@ def verify(
     """Verify that a signed decision allows exactly this request, here and now.
 
     Args:
+        signed, trust: the decision, and whose decisions this worker accepts.
         request: what this worker is about to run, built by the worker, never taken from `signed`.
-        audience: this worker's own name.
+        audience, now: this worker's own name and time.
         bound: what this worker measured itself, by attribute path: the same paths as at the decision.
         used: with it, a decision starts one job only.
         revocations: the revocation list that `trust.revocation` names, as `revocation_file.read_revocations` reads it.
@@ -108,8 +109,7 @@ def verify(
     # INVARIANT I11: trust, request, audience and time come from the caller, never from what is verified.
     verified = verify_origin(signed, trust)
     predicate = verified.predicate
-    _check_now(predicate, now)
-    _check_keys_now(verified, trust, now)
+    _check_now(verified, trust, now)
     _check_request(predicate, request, bound, signed.digest_key)
     _check_audience(predicate, trust, audience)
     _check_policy(predicate, trust)
@@ -159,8 +159,9 @@ def verify_envelope(envelope: Envelope, trust: Trust) -> tuple[Predicate, tuple[
     return predicate, _valid_at(signers, trust, parse_instant(predicate.issued_at), "V4", "it was issued")
 
 
-def _check_now(predicate: Predicate, now: Instant) -> None:
+def _check_now(verified: VerifiedDecision, trust: Trust, now: Instant) -> None:
     # V6: not_before <= now < expires, and the decision ends within 366 days of its issue.
+    predicate = verified.predicate
     longest = parse_instant(predicate.issued_at) + MAX_LIFETIME_S * NANOSECONDS_PER_S
     if parse_instant(predicate.expires) > longest:
         raise VerificationError(
@@ -170,9 +171,6 @@ def _check_now(predicate: Predicate, now: Instant) -> None:
         raise VerificationError("V6", f"not valid before `{predicate.not_before}`, now is `{format_instant(now)}`")
     if now >= parse_instant(predicate.expires):
         raise VerificationError("V6", f"expired at `{predicate.expires}`, now is `{format_instant(now)}`")
-
-
-def _check_keys_now(verified: VerifiedDecision, trust: Trust, now: Instant) -> None:
     # INVARIANT I10: a key counts only if it was valid when the decision was issued and is valid now. The signers of a
     # verified decision are those that were valid then, so one expired and one too new do not add up to one valid.
     _valid_at(verified.signers, trust, now, "V6", "of this check")

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import policyguard
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "policyguard"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -165,6 +167,44 @@ def raised(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
             yield ast.unparse(node.exc.func if isinstance(node.exc, ast.Call) else node.exc)
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
             nodes += ast.iter_child_nodes(node)
+
+
+EXPORTED = {
+    *(f"{home.removeprefix('policyguard.').replace('.', '/')}.py:{name}" for name, home in policyguard._HOMES.items()),
+    "verify.py:verify",
+}
+"""`file:name` of what hosts import."""
+
+
+def unnamed(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """List the parameters that the `Args:` section of a function leaves out; none if it has no such section."""
+    _, _, section = (ast.get_docstring(function) or "").partition("Args:\n")
+    heads = re.findall(r"^    ([\w, ]+):", section.partition("\n\n")[0], re.MULTILINE)
+    named = {name.strip() for head in heads for name in head.split(",")}
+    arguments = function.args
+    names = [item.arg for item in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+    return [name for name in names if name not in named and name not in ("self", "cls")] if section else []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_what_hosts_call_documents_every_parameter(path: Path) -> None:
+    """An `Args:` section of a function that hosts import, or of a method of such a class, leaves no parameter out."""
+    relative = path.relative_to(PACKAGE)
+    public = {
+        name: unnamed(function)
+        for name, function in functions(path)
+        if f"{relative}:{name.partition('.')[0]}" in EXPORTED and not name.rpartition(".")[2].startswith("_")
+    }
+    assert {name: names for name, names in public.items() if names} == {}
+
+
+def test_an_argument_that_is_left_out_is_noticed() -> None:
+    """The twin: both parameters named, in one line or two, and one of them not."""
+    source = 'def f(a, b):\n    """Do.\n\n    Args:\n        %s: x.\n    """'
+    found, complete = (ast.parse(source % names).body[0] for names in ("a", "a, b"))
+    assert isinstance(found, ast.FunctionDef)
+    assert isinstance(complete, ast.FunctionDef)
+    assert (unnamed(found), unnamed(complete)) == (["b"], [])
 
 
 def undocumented(name: str, function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
