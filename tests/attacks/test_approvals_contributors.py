@@ -212,7 +212,7 @@ def test_replace_refs_and_grafts_hide_nobody(lab: Lab) -> None:
     assert contributors(lab) == {"user:alice", "user:carol"}
 
 
-def test_whoever_runs_the_launcher_is_no_approver(lab: Lab) -> None:
+def test_the_account_that_runs_the_launcher_is_no_approver(lab: Lab) -> None:
     """I8: carol asks in alice's name and approves herself."""
     for who in ("carol", "dan"):
         lab.put(who)

@@ -499,7 +499,7 @@ def test_byte_code_of_a_python_that_was_not_named_counts(prefix: Path, baseline:
     assert names == {"lib/python3.99/site-packages/__pycache__/tool.cpython-399.pyc": "other_python"}
 
 
-def test_another_patch_release_is_said_with_the_finding(prefix: Path, baseline: Baseline) -> None:
+def test_another_patch_release_is_reported_with_the_finding(prefix: Path, baseline: Baseline) -> None:
     """Compilers of two patch releases may differ; who reads the finding is told which two these are."""
     (prefix / "pyvenv.cfg").write_text("home = /usr/bin\nversion = 3.11.99\n")
     other_source(prefix / CACHED)

@@ -151,7 +151,7 @@ NOT_ALICE = {
 
 
 @pytest.mark.parametrize("name", NOT_ALICE.values(), ids=list(NOT_ALICE))
-def test_nobody_is_alice_by_looking_like_her(name: str, snapshot: Snapshot) -> None:
+def test_a_lookalike_of_alice_is_not_alice(name: str, snapshot: Snapshot) -> None:
     """Ids are compared byte for byte: whoever is spelled otherwise is somebody else, without any role."""
     assert decide(snapshot, read("user:alice")).allowed
     try:
@@ -213,7 +213,7 @@ PLACES = {
 
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=list(PLACES))
-def test_a_team_is_where_its_name_stands(place: str, snapshot: Snapshot) -> None:
+def test_a_team_is_where_its_name_is(place: str, snapshot: Snapshot) -> None:
     """A researcher of vision reads nothing that only looks like vision's."""
     assert not decide(snapshot, read("user:alice", place)).allowed
 
@@ -299,7 +299,7 @@ def test_a_grant_cannot_be_claimed(snapshot: Snapshot) -> None:
     assert not decide(snapshot, request, assurance=Assurance.MEASURED, **MEASURED).allowed
 
 
-def test_a_decision_is_for_one_spelling_of_one_request() -> None:
+def test_a_decision_is_for_one_encoding_of_one_request() -> None:
     """Requests that differ in anything that counts have different digests."""
     base = submit(queue="q")
     others = [

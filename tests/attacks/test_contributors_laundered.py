@@ -99,7 +99,7 @@ def test_work_under_another_name_frees_no_approver(lab: Lab, launder: object) ->
 
 
 @pytest.mark.parametrize("launder", [squash, reset_author, as_a_colleague])
-def test_whoever_signs_it_answers_for_it(lab: Lab, launder: object) -> None:
+def test_the_signer_is_a_contributor(lab: Lab, launder: object) -> None:
     """One step away: alice signs, and others approve; with carol's own key carol is a contributor."""
     assert callable(launder)
     launder(lab)

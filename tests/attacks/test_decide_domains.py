@@ -26,7 +26,7 @@ rules:
 """
 
 
-def test_an_id_that_looks_like_a_teams_is_not_one() -> None:
+def test_an_id_that_resembles_a_teams_is_not_one() -> None:
     """INVARIANT I3: `disk` has no domain, so `team/{team}/**` is not about it, whatever its ids look like."""
     policy_set = load({"lab.yaml": POLICIES.encode()})
     snapshot = Snapshot.of(policy_set, grants_of(policy_set))

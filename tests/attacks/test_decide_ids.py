@@ -25,7 +25,7 @@ COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
     ],
     ids=["decomposed", "soft hyphen", "word joiner", "bidi mark", "tag", "private use", "wide space", "angstrom"],
 )
-def test_another_spelling_of_an_id_is_refused(identifier: str) -> None:
+def test_another_encoding_of_an_id_is_refused(identifier: str) -> None:
     """INVARIANT I5: what reads the same, or folds to the same file name, is not a second id past a deny."""
     for subject, resource in ((f"user:{identifier}", "job:a"), ("user:a", f"job:team/{identifier}/x")):
         with pytest.raises(RequestError):
@@ -33,7 +33,7 @@ def test_another_spelling_of_an_id_is_refused(identifier: str) -> None:
 
 
 @pytest.mark.parametrize("identifier", [COMPOSED, "\u540d\u524d", "alice", "\U0001f600"])
-def test_an_id_in_its_one_spelling_is_accepted(identifier: str) -> None:
+def test_an_id_in_its_one_encoding_is_accepted(identifier: str) -> None:
     """The twin: other scripts are fine."""
     assert Request.of(f"user:{identifier}", "job:submit", "job:a").subject.id == identifier
 

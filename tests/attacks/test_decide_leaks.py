@@ -128,12 +128,12 @@ def shown(decision: Decision) -> str:
         "a field of a record in a list",
     ],
 )
-def test_a_sensitive_value_is_not_shown(entries: dict[str, Value]) -> None:
+def test_a_sensitive_value_is_not_printed(entries: dict[str, Value]) -> None:
     """INVARIANT I14: neither the value, nor a complaint about it, nor the record that holds it."""
     assert SECRET not in shown(decide(entries))
 
 
-def test_what_a_collector_says_of_a_sensitive_fact_is_not_shown() -> None:
+def test_what_a_collector_says_of_a_sensitive_fact_is_not_printed() -> None:
     """The reason for its absence may quote it; the reason of another fact is shown."""
     text = shown(decide({}, {"subject.watched": f"cannot read {SECRET}", "resource.gpus": "no nvidia-smi"}))
     assert SECRET not in text
@@ -141,7 +141,7 @@ def test_what_a_collector_says_of_a_sensitive_fact_is_not_shown() -> None:
 
 
 @pytest.mark.parametrize("watched", [True, False])
-def test_the_outcome_of_a_test_of_a_sensitive_value_is_not_shown(watched: bool) -> None:
+def test_the_outcome_of_a_test_of_a_sensitive_value_is_not_printed(watched: bool) -> None:
     """Whether `subject.watched` holds is its value; beside it, the outcome of another test is shown."""
     text = decide({"subject.watched": watched, "resource.gpus": 1}).explain()
     lines = {line.split("  ")[-2].strip() for line in text.splitlines() if line.strip().startswith("subject.watched")}
@@ -182,7 +182,7 @@ TRACED: dict[str, dict[str, Value]] = {
 
 
 @pytest.mark.parametrize("entries", TRACED.values(), ids=list(TRACED))
-def test_what_is_kept_for_trace_is_not_shown(entries: dict[str, Value]) -> None:
+def test_what_is_reserved_for_trace_is_not_printed(entries: dict[str, Value]) -> None:
     """INVARIANT I14: not in an explanation, not in the signed statement, not in a complaint about the value."""
     decision = decide(entries)
     assert SECRET not in shown(decision)
@@ -220,7 +220,7 @@ def test_only_a_role_of_trace_sees_the_list(viewer: str | None, sees: bool) -> N
     assert ("\ntrace\n" in text) is (sees or viewer is None)
 
 
-def test_a_value_longer_than_a_statement_shows_is_hashed_without_what_is_kept() -> None:
+def test_a_value_longer_than_a_statement_shows_is_hashed_without_what_is_reserved() -> None:
     """Two values that differ in the kept part alone have one digest: nobody can try lists against it."""
 
     def digest(*imports: str) -> str:

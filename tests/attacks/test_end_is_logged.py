@@ -71,7 +71,7 @@ def test_a_job_that_dies_by_a_signal_leaves_an_entry_without_a_watch(lab: Lab, n
     assert reasons(lab) == ([("drift.killed",)] if name in ("SIGKILL", "SIGTERM", "SIGHUP") else [])
 
 
-def test_the_end_is_shown_to_auditors(lab: Lab) -> None:
+def test_the_end_is_printed_to_auditors(lab: Lab) -> None:
     """`audit tail` and `audit show` read it."""
     run(lab, "")
     entry = len(leaves(lab)) - 1

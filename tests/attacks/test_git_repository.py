@@ -381,7 +381,7 @@ def test_data_and_caches_that_are_ignored_are_no_dirt(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("name", ["torch", "train"])
-def test_a_package_posing_as_an_environment_is_looked_into(lab: Lab, name: str) -> None:
+def test_a_package_posing_as_an_environment_is_searched(lab: Lab, name: str) -> None:
     """I17: a `pyvenv.cfg` beside an `__init__.py`, or in a folder of the commit, exempts nothing."""
     (lab.root / name).mkdir(exist_ok=True)
     (lab.root / name / "pyvenv.cfg").write_text("home = /usr/bin\n")
@@ -454,7 +454,7 @@ def test_committed_links_out_of_the_repository_are_listed(lab: Lab) -> None:
     assert (lab.code()["dirty"], lab.code()["outside_links"]) == (False, ("shared",))
 
 
-def test_strange_file_names_are_shown_unambiguously(lab: Lab) -> None:
+def test_strange_file_names_are_printed_unambiguously(lab: Lab) -> None:
     """Line breaks and bytes that are no UTF-8 in names, changed and untracked."""
     for name in (b"new\nline.py", b"\xff.py", b'quo"te.py'):
         (lab.root / os.fsdecode(name)).write_text("x")
@@ -504,7 +504,7 @@ def test_files_in_a_submodule_that_is_not_checked_out_are_untracked(lab: Lab, tm
     assert "libs/sub/train.py" in str(lab.code()["untracked_files"])
 
 
-def test_a_large_file_stands_for_its_pointer(lab: Lab) -> None:
+def test_a_large_file_equals_its_pointer(lab: Lab) -> None:
     """Git LFS checked out: the commit holds a pointer, the disk the content; compared by the pointer's SHA-256."""
     content = b"weights" * 1000
     path = lab.root / "weights.bin"

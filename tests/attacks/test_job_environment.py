@@ -281,7 +281,7 @@ def test_a_baseline_that_is_not_ours_is_refused(data: bytes) -> None:
         read_baseline(data, [KEY.public])
 
 
-def test_the_collector_looks_at_the_environment_of_the_program(prefix: Path, tmp_path: Path) -> None:
+def test_the_collector_measures_the_environment_of_the_program(prefix: Path, tmp_path: Path) -> None:
     """A job that is started with this environment's interpreter, before and after an edit."""
     (tmp_path / "baseline").write_bytes(make_baseline(list_files(str(prefix)), [KEY]))
     collector = EnvironmentCollector(str(tmp_path / "baseline"), [KEY.public], cache=str(tmp_path / "cache"))

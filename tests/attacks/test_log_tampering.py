@@ -187,7 +187,7 @@ def test_one_byte_of_the_file_is_found(path: Path) -> None:
     assert caught.value.entry == 5
 
 
-def test_cut_end_is_found_with_a_kept_checkpoint(path: Path) -> None:
+def test_cut_end_is_found_with_a_stored_checkpoint(path: Path) -> None:
     """Whole transactions removed from the end leave a shorter log that adds up; a kept checkpoint tells. I13."""
     with SqliteStore.open(path, read_only=True) as store:
         logs = (Log.open(store, LOG_KEY).verifier,)
@@ -217,7 +217,7 @@ def test_history_rewritten_with_the_key_is_found(path: Path) -> None:
         check_log(other, logs, (kept,))
 
 
-def test_kept_checkpoint_must_be_signed_too(path: Path) -> None:
+def test_stored_checkpoint_must_be_signed_too(path: Path) -> None:
     """A forged kept checkpoint accuses nobody: it is refused itself."""
     forged = MemoryStore(ORIGIN)
     Log.open(forged, STRANGER).append(b"x")
@@ -237,7 +237,7 @@ def note_of(count: int, word: str) -> bytes:
 
 
 @pytest.mark.parametrize("others", [0, 1, 2], ids=["shown first", "in between", "shown last"])
-def test_two_kept_checkpoints_that_differ_are_a_split_view(path: Path, others: int) -> None:
+def test_two_stored_checkpoints_that_differ_are_a_split_view(path: Path, others: int) -> None:
     """I13: two trees of one size are told although the log agrees with one of them, in whatever order they come."""
     with SqliteStore.open(path, read_only=True) as store:
         logs = (Log.open(store, LOG_KEY).verifier,)

@@ -136,7 +136,7 @@ def test_file_names_of_any_bytes_keep_their_folder(repo: Path, name: bytes, show
     assert seen(repo, old, commit(repo, name)).paths == {shown}
 
 
-def test_submodules_links_and_pointers_are_told_apart(repo: Path) -> None:
+def test_submodules_links_and_pointers_are_distinguished(repo: Path) -> None:
     """A gitlink, a symbolic link and an LFS pointer bring in what this tree does not hold."""
     old = head(repo)
     (repo / "link").symlink_to("/etc/passwd")

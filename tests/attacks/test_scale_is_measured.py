@@ -205,7 +205,7 @@ def test_a_job_that_says_no_number_has_none() -> None:
     assert "expected `properties: {gpus: 1}`" in str(gpus("python train.py", claims=None))
 
 
-def test_the_source_of_the_number_is_shown() -> None:
+def test_the_source_of_the_number_is_printed() -> None:
     fact = measured("torchrun --nnodes 64 --nproc-per-node 8 train.py").entries[GPUS]
     assert fact.source == "scale: torchrun --nnodes 64 x torchrun --nproc-per-node 8"
     assert measured("python train.py").entries[GPUS].source == "scale: request"

@@ -216,7 +216,7 @@ def test_a_digest_key_where_nothing_is_hidden_is_refused(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "0" * 63, "0" * 66, "A" * 64, "g" * 64])
-def test_a_digest_key_has_one_spelling(lab: Lab, text: str) -> None:
+def test_a_digest_key_has_one_encoding(lab: Lab, text: str) -> None:
     data = decide(lab).to_json()
     start = data.index(b'"envelope"')
     with pytest.raises(VerificationError, match="V1: "):

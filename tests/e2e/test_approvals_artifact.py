@@ -89,7 +89,7 @@ def test_weights_leave_when_two_approved_these_very_bytes(keyed: CliLab) -> None
     assert "approval.other_checkpoint" in changed.data["explanation"]
 
 
-def test_nothing_is_approved_where_nobody_looked(keyed: CliLab) -> None:
+def test_nothing_is_approved_where_nothing_was_measured(keyed: CliLab) -> None:
     """INVARIANT I2: without a path, or with one that is not there, the approvals count for nothing."""
     for who in ("dan", "omar"):
         approve(keyed, who, "checkpoint", sha256(keyed.path("base.safetensors")), EXPORT)

@@ -160,7 +160,9 @@ def test_a_second_person_lets_it_happen_once(verb: str, asked: CliLab) -> None:
     assert [entry["decision"] for entry in asked.entries()] == ["deny", "allow", "deny", "allow"]
 
 
-def test_a_hook_without_a_configuration_is_told_by_options(asked: CliLab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hook_without_a_configuration_is_configured_by_options(
+    asked: CliLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All paths given, no yaml is read: then approvals are those the options name, and without them there are none."""
     Given().put(asked.path("approvals"))
     paths = ("--policies", "policies", "--key", "guard.key", "--log", "audit.db")
@@ -173,7 +175,7 @@ def test_a_hook_without_a_configuration_is_told_by_options(asked: CliLab, monkey
     assert "approval.revoked_key" in answer["explanation"]
 
 
-def test_looking_takes_nothing_away_from_a_request(asked: CliLab) -> None:
+def test_measuring_takes_nothing_away_from_a_request(asked: CliLab) -> None:
     """With `--measure` the folder's repository, or that there is none, is no matter for who kills a job."""
     Given().put(asked.path("approvals"))
     elsewhere = asked.folder.parent / "work"
@@ -213,7 +215,7 @@ def test_work_is_not_approved_by_its_request_alone(asked: CliLab) -> None:
 
 
 @pytest.mark.parametrize("spoil", ["approvals", "revoked"])
-def test_where_review_cannot_be_looked_at_nothing_is_approved(spoil: str, asked: CliLab) -> None:
+def test_where_review_cannot_be_read_nothing_is_approved(spoil: str, asked: CliLab) -> None:
     """The folder or a pinned file is gone: denied, and it is said which; put back, it is allowed."""
     Given().put(asked.path("approvals"))
     asked.path(spoil).rename(asked.path("elsewhere"))
@@ -235,7 +237,7 @@ def test_the_same_approval_twice_in_the_folder_is_one(asked: CliLab) -> None:
     assert by_decide(asked).data["explanation"].count("approval.used") == 2
 
 
-def test_without_a_place_for_approvals_it_is_said(lab: CliLab) -> None:
+def test_without_a_place_for_approvals_it_is_reported(lab: CliLab) -> None:
     """In a lab that was just made no approvals are kept: denied, with who is missing and what to set up."""
     answer = lab.here("decide", *OBSERVED, "--json", "requests/denied-alone.json")
     assert answer.code == 77

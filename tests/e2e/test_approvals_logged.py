@@ -165,7 +165,7 @@ def test_an_entry_that_is_no_approval_counts_for_nothing(logged: CliLab) -> None
     assert by_decide(logged).code == 0
 
 
-def test_only_so_many_entries_are_looked_through(logged: CliLab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_newest_entries_are_searched(logged: CliLab, monkeypatch: pytest.MonkeyPatch) -> None:
     """An approval further back than that is not found, which denies; a new one is."""
     monkeypatch.setattr(entries, "MAX_RECENT_ENTRIES", 3)
     assert approve(logged).code == 0

@@ -187,7 +187,7 @@ def test_a_quorum_of_the_request_makes_no_difference_to_a_launcher(running: RunL
     assert running.run().code == 0
 
 
-def test_a_hook_that_looks_reads_approvals_of_the_tree(running: RunLab) -> None:
+def test_a_hook_that_measures_reads_approvals_of_the_tree(running: RunLab) -> None:
     """A hook knows the tree and no command: what is approved for any command counts, for one command it does not."""
     request = (
         b'{"subject":{"type":"user","id":"alice"},"action":{"name":"job:submit"},'

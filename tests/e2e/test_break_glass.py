@@ -131,7 +131,7 @@ def test_scenario_11_a_ticket_that_nobody_observed_is_none(house: House) -> None
     assert house.decide(asked()).decision.allowed
 
 
-def test_scenario_11_it_lasts_an_hour_at_most(house: House) -> None:
+def test_scenario_11_it_ends_within_an_hour(house: House) -> None:
     """I9: an acknowledgement of forty minutes ago leaves twenty, though decisions live a week; an old one is none."""
     now = whole_seconds()
     house.acknowledge("omar", asked(), at=now - 40 * 60 * NANOSECONDS_PER_S)

@@ -55,7 +55,7 @@ def test_a_log_alone_is_held_against_itself(logged: CliLab, tmp_path: Path, monk
     assert data["signatures_checked"] is False
 
 
-def test_entries_are_shown(logged: CliLab) -> None:
+def test_entries_are_printed(logged: CliLab) -> None:
     """`tail` shows one line for each of the newest, `show` the whole statement of one."""
     lines = logged.here("audit", "tail", "-n", "2").out.splitlines()
     assert [line.split()[0] for line in lines] == ["1", "2"]
@@ -97,7 +97,7 @@ def test_an_auditor_checks_a_newer_checkpoint_without_the_log(logged: CliLab) ->
 
 
 @pytest.mark.parametrize("words", [("show", "3"), ("prove", "3"), ("prove", "--since", "4")], ids=str)
-def test_what_is_not_there_is_said(words: tuple[str, ...], logged: CliLab) -> None:
+def test_what_is_not_there_is_reported(words: tuple[str, ...], logged: CliLab) -> None:
     """An entry beyond the log is one line and exit code 69."""
     ended = logged.here("audit", *words)
     assert (ended.code, ended.out) == (69, "")
@@ -135,7 +135,7 @@ TRUST = {
 
 
 @pytest.mark.parametrize(("step", "old", "new"), TRUST.values(), ids=list(TRUST))
-def test_trust_decides_whom_a_worker_believes(step: str, old: str, new: str, logged: CliLab) -> None:
+def test_trust_decides_which_signers_a_worker_accepts(step: str, old: str, new: str, logged: CliLab) -> None:
     """One line of trust.yaml changed, and the same decision no longer counts; the step is named."""
     logged.here("decide", "--out", "s.json", "requests/allowed.json")
     words = ("verify", "s.json", "--request", "requests/allowed.json")
@@ -183,7 +183,7 @@ def forget_head(lab: CliLab) -> None:
         path.unlink()
 
 
-def test_a_kept_checkpoint_shows_truncation(logged: CliLab) -> None:
+def test_a_stored_checkpoint_shows_truncation(logged: CliLab) -> None:
     """The newest entries cut off leave a log that adds up; the checkpoint kept elsewhere says that it was longer."""
     kept = logged.path("kept.txt")
     kept.write_text(logged.here("audit", "prove").out)
@@ -219,7 +219,7 @@ def test_a_checkpoint_that_is_none_says_nothing_about_the_log(logged: CliLab) ->
     assert logged.here("audit", "verify", "--checkpoint", "kept.txt").code == 0
 
 
-def test_a_kept_checkpoint_shows_another_history(logged: CliLab) -> None:
+def test_a_stored_checkpoint_shows_another_history(logged: CliLab) -> None:
     """A log written anew with the same key is as long and sound, and still not the one whose checkpoint was kept."""
     kept = logged.path("kept.txt")
     kept.write_text(logged.here("audit", "prove").out)

@@ -245,7 +245,7 @@ def test_without_a_mistake_each_is_written(keyed: CliLab) -> None:
 
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="ssh-keygen is not installed")
 @pytest.mark.parametrize("what", ["encrypted", "text", "public"])
-def test_an_ssh_key_that_cannot_sign_is_said(what: str, keyed: CliLab) -> None:
+def test_an_ssh_key_that_cannot_sign_is_reported(what: str, keyed: CliLab) -> None:
     """Encrypted with nobody there to ask, no key at all, or half of one: ssh-keygen's own words, on one line."""
     key = keyed.path("ssh")
     if what == "text":
@@ -265,7 +265,7 @@ def test_an_ssh_key_that_cannot_sign_is_said(what: str, keyed: CliLab) -> None:
     assert files_below(keyed.folder) == before
 
 
-def test_who_may_not_write_is_told(keyed: CliLab, tmp_path: Path) -> None:
+def test_who_may_not_write_is_reported(keyed: CliLab, tmp_path: Path) -> None:
     """A folder that is not writable, a request that may not be read; root may do both, so it is nobody meanwhile."""
     if os.geteuid() != 0:
         pytest.skip("needs root to become somebody else")

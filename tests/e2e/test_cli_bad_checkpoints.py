@@ -150,7 +150,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("words", "code", "said"), CASES.values(), ids=list(CASES))
-def test_what_cannot_be_used_is_said(words: tuple[str, ...], code: int, said: str, shop: CliLab) -> None:
+def test_what_cannot_be_used_is_reported(words: tuple[str, ...], code: int, said: str, shop: CliLab) -> None:
     """One line on standard error, nothing on standard output, no file more and none changed."""
     if words[0] in ("sign", "verify"):
         # The last of an option counts, so a case can replace any of these.

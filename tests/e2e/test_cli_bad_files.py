@@ -215,7 +215,9 @@ CASES: dict[str, tuple[Spoil, tuple[str, ...], int, str]] = {
 
 
 @pytest.mark.parametrize(("spoil", "words", "code", "said"), CASES.values(), ids=list(CASES))
-def test_what_cannot_be_used_is_said(spoil: Spoil, words: tuple[str, ...], code: int, said: str, lab: CliLab) -> None:
+def test_what_cannot_be_used_is_reported(
+    spoil: Spoil, words: tuple[str, ...], code: int, said: str, lab: CliLab
+) -> None:
     """One clear line on standard error, the exit code of its family, nothing on standard output, nothing left over."""
     spoil(lab)
     before = files_below(lab.folder)
@@ -267,7 +269,7 @@ def test_a_folder_that_changes_while_it_is_read_is_refused(lab: CliLab, monkeypa
     assert len(lab.entries()) == 1
 
 
-def test_an_unreadable_folder_is_said(lab: CliLab) -> None:
+def test_an_unreadable_folder_is_reported(lab: CliLab) -> None:
     """A user who may not read the policies gets one line; root may read all, so the process is nobody meanwhile."""
     if os.geteuid() != 0:
         pytest.skip("needs root to become somebody else")

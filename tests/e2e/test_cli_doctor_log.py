@@ -48,7 +48,7 @@ def test_the_state_folder_is_named(lab: CliLab, tmp_path: Path) -> None:
     assert f"head file {head(state)}" in said.out
 
 
-def test_what_is_not_configured_is_said(lab: CliLab) -> None:
+def test_what_is_not_configured_is_reported(lab: CliLab) -> None:
     lab.path("policyguard.yaml").write_text("{}\n")
     ended = lab.here("doctor", "--json")
     assert ended.code == 0

@@ -130,7 +130,7 @@ def test_a_cache_with_a_key_is_believed_only_with_its_seal(home: Path, capsys: p
 
 
 @pytest.mark.parametrize("python", ["gone", "build.pub", "/bin/true"])
-def test_an_interpreter_that_is_none_is_said(home: Path, capsys: pytest.CaptureFixture[str], python: str) -> None:
+def test_an_interpreter_that_is_none_is_reported(home: Path, capsys: pytest.CaptureFixture[str], python: str) -> None:
     """One line, and nothing is called clean."""
     assert run(["env", "baseline", "env", "--key", "build.key", "--out", "base.json"]) == 0
     cached(home)
@@ -252,7 +252,7 @@ def test_nothing_hostile_is_signed(home: Path, capsys: pytest.CaptureFixture[str
     assert not (home / "bad.pt.dsse.json").exists()
 
 
-def test_the_worker_looks_as_the_launcher_did(tmp_path: Path) -> None:
+def test_the_worker_measures_as_the_launcher_did(tmp_path: Path) -> None:
     """Checkpoints and environment are bound: `verify --job` holds, and no longer once either is touched."""
     lab = Lab(tmp_path / "lab")
     lab.close()

@@ -198,7 +198,7 @@ def test_hostile_git_variables_change_nothing(job: JobLab) -> None:
 
 
 @pytest.mark.parametrize("door", ["LD_PRELOAD", "PYTHONPATH", "PYTHONSTARTUP", "PYTHON_EXEC"])
-def test_doors_in_the_environment_are_denied(door: str, job: JobLab) -> None:
+def test_injection_variables_in_the_environment_are_denied(door: str, job: JobLab) -> None:
     """A variable that runs other code before the job's own is a denial that names it."""
     assert door in INJECTION_VARIABLES
     ended = job.run(variables={door: "/nonexistent"})

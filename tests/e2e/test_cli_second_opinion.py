@@ -34,7 +34,7 @@ def test_a_clean_file_that_the_other_accuses_is_hostile(lab: CliLab) -> None:
 
 
 @pytest.mark.parametrize("pack", [torch_zip, lambda data: zipped({"a.pkl": data})], ids=["a torch zip", "a zip"])
-def test_it_is_told_what_the_file_is(pack: object, tmp_path: Path) -> None:
+def test_it_gets_the_format_of_the_file(pack: object, tmp_path: Path) -> None:
     """It goes by suffix; under a name that says nothing, it still reads the layout that we found."""
     assert callable(pack)
     path = tmp_path / "weights"

@@ -222,7 +222,7 @@ def test_lint_of_the_example_finds_nothing(lab: CliLab) -> None:
     assert "unknown field `resource`" in ended.out
 
 
-def test_keys_are_made_and_shown(lab: CliLab) -> None:
+def test_keys_are_made_and_printed(lab: CliLab) -> None:
     """`keys new` makes a private file of mode 0600 and a public one; `keys show` prints the same id."""
     made = lab.here("keys", "new", "new.key", "--json").data
     assert stat.S_IMODE(lab.path("new.key").stat().st_mode) == 0o600

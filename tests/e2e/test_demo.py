@@ -36,7 +36,7 @@ SAID = (
 )
 
 
-def test_the_demo_goes_as_said_in_a_hostile_shell(tmp_path: Path) -> None:
+def test_the_demo_behaves_as_expected_in_a_hostile_shell(tmp_path: Path) -> None:
     """All five scenes go well where the user's shell sets PYTHONPATH, git variables and a configuration of its own."""
     git_config = tmp_path / "gitconfig"
     git_config.write_text(
@@ -69,7 +69,7 @@ def test_the_demo_goes_as_said_in_a_hostile_shell(tmp_path: Path) -> None:
     assert (folder / "audit.db").exists()
 
 
-def test_a_step_that_goes_otherwise_is_shown_and_counted(lab: CliLab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_goes_otherwise_is_printed_and_counted(lab: CliLab, monkeypatch: pytest.MonkeyPatch) -> None:
     """If an intern were allowed, the demo says FAILED, shows what came, and leaves with 1."""
     monkeypatch.setattr(demo_, "JOB", demo_.JOB.replace("{gpus}", "16"))
     monkeypatch.setattr(demo_, "SUBJECTS", dict.fromkeys(demo_.SUBJECTS, "user:alice"))

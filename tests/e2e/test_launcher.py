@@ -115,7 +115,7 @@ def test_a_denied_job_never_starts(lab: Lab, asked: Request, prepare: Callable[[
     assert not verify_origin(told[0].to_json(), lab.trust).predicate.allowed
 
 
-def test_a_denied_job_is_told_which_file(lab: Lab) -> None:
+def test_a_denied_job_names_the_file(lab: Lab) -> None:
     """The explanation names what differs from the commit."""
     with pytest.raises(AccessDenied) as caught:
         start(lab, inputs=dirty(lab))
@@ -201,7 +201,7 @@ def test_an_advisory_decision_does_not_start(lab: Lab) -> None:
     assert not lab.ran.exists()
 
 
-def test_a_guard_that_does_not_look_at_commands_starts_nothing(lab: Lab) -> None:
+def test_a_guard_that_does_not_measure_commands_starts_nothing(lab: Lab) -> None:
     """I15: a decision that is not bound to the command would hold for any command."""
     guard = Guard.open(lab.folder / "policies", key=lab.folder / "guard.key", log=lab.folder / "audit.db")
     with guard, pytest.raises(ConfigurationError, match="does not measure commands"):

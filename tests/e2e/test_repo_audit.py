@@ -212,7 +212,7 @@ def test_a_tag_is_more_than_its_commit(copy: Forge, audited: Audit) -> None:
     assert audited(copy, "--no-doctor", "--ref", "refs/heads/main", since=since)[0] == 0
 
 
-def test_without_a_baseline_what_no_decision_covers_is_said(copy: Forge, audited: Audit) -> None:
+def test_without_a_baseline_what_no_decision_covers_is_reported(copy: Forge, audited: Audit) -> None:
     """Main was there before the hooks; a baseline from today covers it, and everything else that stands now."""
     assert said(audited(copy, "--no-doctor", since=())[1]) == [("uncovered", "refs/heads/main")]
     assert copy.policyguard("repo", "baseline", "trainer.git", "--log", "audit.db", "--out", "today.json").accepted

@@ -71,7 +71,7 @@ WORDS = {
 
 @pytest.mark.parametrize("name", WORDS)
 @pytest.mark.usefixtures("repo")
-def test_a_range_that_names_nothing_is_said(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_range_that_names_nothing_is_reported(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """One line on standard error and nothing else; twins: a branch, a tag, HEAD, a full id, and zeros for nothing."""
     words, code, text = WORDS[name]
     found, out, err = check(capsys, "--repo", "repo", words)
@@ -147,7 +147,9 @@ UNUSABLE: dict[str, tuple[Spoil, int, str]] = {
 
 
 @pytest.mark.parametrize("name", UNUSABLE)
-def test_a_repository_that_cannot_be_used_is_said(name: str, repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_repository_that_cannot_be_used_is_reported(
+    name: str, repo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """No branch can be looked up: one line on standard error, of the check, the baseline and the doctor alike."""
     if name == "a .git of somebody else" and os.geteuid() != 0:
         pytest.skip("needs root to give a folder away")

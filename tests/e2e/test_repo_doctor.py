@@ -45,7 +45,7 @@ def spoil(forge: Forge, name: str, old: str, new: str) -> None:
 Complaints = Callable[[], list[str]]
 
 
-def test_a_guarded_path_that_moved_away_is_said(forge: Forge, complaints: Complaints) -> None:
+def test_a_guarded_path_that_moved_away_is_reported(forge: Forge, complaints: Complaints) -> None:
     """INVARIANT I20: `train/optim/**` fits nothing after a rename; before it the doctor had nothing to say."""
     assert complaints() == []
     forge.git(forge.work, "mv", "train/optim", "train/optimizers")
@@ -59,14 +59,14 @@ def test_a_guarded_path_that_moved_away_is_said(forge: Forge, complaints: Compla
     )
 
 
-def test_a_quorum_that_nobody_can_fill_is_said(forge: Forge, complaints: Complaints) -> None:
+def test_a_quorum_that_nobody_can_fill_is_reported(forge: Forge, complaints: Complaints) -> None:
     """Dan is no lead any more: one lead of vision is left, and nothing can be pushed to main."""
     spoil(forge, "bindings.yaml", '{subject: "user:dan", role: lead,', '{subject: "user:dan", role: researcher,')
     (found,) = complaints()
     assert found.startswith("policies: rule `main-needs-two-leads`: quorum `two-leads` needs 2 of `lead`, found 1")
 
 
-def test_a_main_branch_of_another_name_is_said(forge: Forge, complaints: Complaints) -> None:
+def test_a_main_branch_of_another_name_is_reported(forge: Forge, complaints: Complaints) -> None:
     """The rules say `main`; what everybody fetches is `trunk`."""
     forge.git(forge.bare, "symbolic-ref", "HEAD", "refs/heads/trunk")
     assert any("the main branch is `refs/heads/trunk`, and approvals are required for" in each for each in complaints())
@@ -74,7 +74,7 @@ def test_a_main_branch_of_another_name_is_said(forge: Forge, complaints: Complai
     assert not any("the main branch is" in each for each in complaints())
 
 
-def test_policies_that_cannot_be_looked_at_are_said(forge: Forge, complaints: Complaints) -> None:
+def test_policies_that_cannot_be_inspected_are_reported(forge: Forge, complaints: Complaints) -> None:
     """The hook would refuse every push; the doctor says why in one line."""
     spoil(forge, "quorums.yaml", "count: 2", "count: two")
     (found,) = complaints()
@@ -82,7 +82,7 @@ def test_policies_that_cannot_be_looked_at_are_said(forge: Forge, complaints: Co
 
 
 @pytest.mark.parametrize("where", ["include", "account"])
-def test_hooks_that_git_looks_for_elsewhere_are_said(
+def test_hooks_that_git_searches_elsewhere_are_reported(
     where: str, forge: Forge, complaints: Complaints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`core.hooksPath` in an included file, or in the account's configuration, switches ours off as well."""

@@ -63,7 +63,7 @@ def test_a_push_that_cannot_be_measured_is_refused_whatever_the_policies_say(tmp
     assert forge.push("topic").accepted
 
 
-def test_a_kept_decision_lets_through_nothing_else(tmp_path: Path) -> None:
+def test_a_stored_decision_lets_through_nothing_else(tmp_path: Path) -> None:
     """Accepted by pre-receive and kept: not for another ref, another pusher, changed bytes, or a second time."""
     forge = make_forge(tmp_path, "pre-receive")
     first = str(forge.value())
@@ -85,7 +85,7 @@ def test_a_kept_decision_lets_through_nothing_else(tmp_path: Path) -> None:
     assert update_ref(forge, "-d", "refs/heads/topic") != 0
 
 
-def test_a_push_from_where_the_reference_does_not_stand_is_refused(tmp_path: Path) -> None:
+def test_a_push_from_another_value_than_the_references_is_refused(tmp_path: Path) -> None:
     """INVARIANT I19: the old id is the pusher's word; the decision would be signed over it. The true one is judged."""
     forge = make_forge(tmp_path)
     first, second = str(forge.value()), forge.commit("notes.md")

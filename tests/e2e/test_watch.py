@@ -140,7 +140,7 @@ def test_a_job_that_nobody_touches_leaves_no_alert(lab: Lab) -> None:
     assert len(entries(lab)) == 1
 
 
-def test_drift_is_told_once_and_so_is_the_way_back(lab: Lab) -> None:
+def test_drift_is_reported_once_and_so_is_the_way_back(lab: Lab) -> None:
     """Sabotage that is put back between two looks of people stands in the log twice: when it came, when it went."""
     train = lab.job / "train.py"
     clean = train.read_bytes()
@@ -222,7 +222,7 @@ def blind(lab: Lab) -> tuple[Watch, Failing]:
     return Watch(guard, request(), lab.inputs(), verified, bound, period_s=1), collector
 
 
-def test_what_cannot_be_seen_is_told_apart_from_what_changed(blind: tuple[Watch, Failing]) -> None:
+def test_what_cannot_be_measured_is_distinguished_from_what_changed(blind: tuple[Watch, Failing]) -> None:
     """A failed look is `drift.unmeasured` at once, and ends the job only when it goes on."""
     watch, collector = blind
     assert watch.check() is None
@@ -246,7 +246,7 @@ def test_a_kill_that_nobody_asked_for_is_a_logged_alert(lab: Lab) -> None:
     assert "SIGKILL" in entries(lab)[-1].missing["resource.process"]
 
 
-def test_one_failed_look_does_not_end_the_job(blind: tuple[Watch, Failing]) -> None:
+def test_one_failed_measurement_does_not_end_the_job(blind: tuple[Watch, Failing]) -> None:
     """A busy file server is no saboteur: what is seen again is told, and the job goes on."""
     watch, collector = blind
     collector.broken = True
@@ -347,14 +347,14 @@ def test_what_a_job_writes_is_no_drift() -> None:
     assert [each.description for each in drifted(bound, seen(new))] == ["- a.pt"]
 
 
-def test_a_sensitive_fact_is_told_without_its_values() -> None:
+def test_a_sensitive_fact_is_reported_without_its_values() -> None:
     """I14 holds for alerts, too: that it changed is told, not what it was or is."""
     bound = seen(FrozenMap(path="a.pt", digest="1")).bound
     found = seen(FrozenMap(path="a.pt", digest="2"))
     assert [each.description for each in drifted(bound, found, frozenset({"resource.checkpoints"}))] == ["changed"]
 
 
-def test_a_field_for_trace_is_told_without_its_values() -> None:
+def test_a_field_for_trace_is_reported_without_its_values() -> None:
     """I14 holds for alerts, too: which checkpoint changed is told, not what it imported before or imports now."""
 
     def hide(value: Value) -> Value:

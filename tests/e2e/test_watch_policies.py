@@ -68,7 +68,7 @@ def test_policies_that_still_allow_are_no_alert(lab: Lab) -> None:
     assert (job.status, job.alerts) == (0, [])
 
 
-def test_the_way_back_is_told(lab: Lab) -> None:
+def test_the_way_back_is_reported(lab: Lab) -> None:
     """Whoever puts the old policies back leaves both instants in the log."""
     with lab.guard() as guard, Obeying(lab, guard) as job:
         replaced(lab, "resource.gpus <= 8", "resource.gpus <= 4")
@@ -89,7 +89,7 @@ def test_a_denial_ends_the_job_only_where_the_decision_says_so(lab: Lab) -> None
     assert job.reasons == [("drift.policy",)]
 
 
-def test_policies_that_do_not_load_change_nothing_and_are_told_once(lab: Lab) -> None:
+def test_policies_that_do_not_load_change_nothing_and_are_reported_once(lab: Lab) -> None:
     """Breaking the policies ends no job and silences no alert; it is an alert of its own, told once."""
     path = policies(lab)
     path.write_text(path.read_text().rstrip() + "\n    obligations: [stop.on_drift]\n")

@@ -50,7 +50,7 @@ def load(path: object) -> str:
     return f"import ctypes; ctypes.CDLL({str(path)!r})"
 
 
-def test_a_library_that_comes_from_elsewhere_is_told(lab: Lab, library: Path) -> None:
+def test_a_library_that_comes_from_elsewhere_is_reported(lab: Lab, library: Path) -> None:
     """Code that is loaded into the running job from a folder that is nobody's names itself in the alert, and stays."""
     with lab.guard() as guard, Obeying(lab, guard) as job:
         job.do(load(library))
@@ -76,7 +76,7 @@ def test_it_ends_the_job_only_under_its_own_obligation(lab: Lab, library: Path, 
         assert job.status == status
 
 
-def test_a_library_without_a_name_is_told(lab: Lab, library: Path) -> None:
+def test_a_library_without_a_name_is_reported(lab: Lab, library: Path) -> None:
     """I15: loaded from memory (memfd), or deleted behind its back in a folder that would be allowed."""
     memory = (
         f"import ctypes, os; fd = os.memfd_create('libffi'); os.write(fd, open({str(library)!r}, 'rb').read());"
@@ -141,7 +141,7 @@ def test_a_folder_of_the_operators_is_no_drift(lab: Lab, library: Path, tmp_path
     assert job.alerts == []
 
 
-def test_whoever_attaches_to_a_job_is_told(lab: Lab) -> None:
+def test_a_process_that_attaches_to_a_job_is_reported(lab: Lab) -> None:
     """I15: a debugger from outside names itself by process id and program; that it went does not make it undone."""
     with lab.guard() as guard, Obeying(lab, guard) as job:
         words = [sys.executable, "-c", ATTACH, str(job.pid), "20"]
@@ -168,7 +168,7 @@ def test_a_debugger_that_the_job_started_is_no_drift(lab: Lab) -> None:
     assert job.alerts == []
 
 
-def test_a_preloaded_child_is_told(lab: Lab, library: Path) -> None:
+def test_a_preloaded_child_is_reported(lab: Lab, library: Path) -> None:
     """A door that the decision did not know, opened for a process that the job starts."""
     preloaded = _loaded("libc.so")[0]
     environment = f"{{**os.environ, 'LD_PRELOAD': '{preloaded}'}}"
@@ -190,7 +190,7 @@ def test_a_process_that_left_its_family_is_found(lab: Lab, library: Path) -> Non
         assert eventually(lambda: str(library) in job.words())
 
 
-def test_a_process_that_may_not_be_looked_at_says_so() -> None:
+def test_a_process_that_may_not_be_inspected_is_reported() -> None:
     """Another user's process is a PermissionError, not one without mappings; one that has ended is None."""
     if os.geteuid() != 0:
         with pytest.raises(PermissionError):

@@ -74,7 +74,7 @@ def test_h14_asking_about_strangers_grows_casbin_and_changes_nothing_here() -> N
     assert snapshot.grants.to_data() == held
 
 
-def test_h15_each_unknown_name_scans_all_roles_of_a_domain_in_casbin_and_is_one_look_up_here() -> None:
+def test_h15_each_unknown_name_scans_all_roles_of_a_domain_in_casbin_and_is_one_lookup_here() -> None:
     """casbin: the domain manager installs a matching function, so each new name is compared with every role. Counted
     rather than timed: 200 roles, one stranger, 200 comparisons. Here it is a dictionary look-up."""
     model = conf("g(r.sub, p.sub, r.dom) && r.obj == p.obj && r.act == p.act", r="sub, dom, obj, act", g="_, _, _")

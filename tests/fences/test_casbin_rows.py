@@ -91,7 +91,7 @@ class Failing(Adapter):  # type: ignore[misc]
         raise IndexError("pop from empty list")
 
 
-def test_h8_one_bracket_stops_every_row_of_casbin_and_here_too_but_with_the_last_good_kept() -> None:
+def test_h8_one_bracket_stops_every_row_of_casbin_and_here_the_last_good_ones_remain() -> None:
     """casbin raises an IndexError out of the reload. Here the caller gets an error and keeps what it has."""
     with noted():
         broken = StringAdapter("p, alice, data), read")

@@ -49,7 +49,7 @@ def test_the_replay_has_the_twelve_steps_of_the_attack_and_a_confined_job() -> N
 
 
 @pytest.mark.parametrize("step", range(1, 14), ids=NAMES)
-def test_each_step_ends_as_said(story: Story, step: int) -> None:
+def test_each_step_ends_as_expected(story: Story, step: int) -> None:
     """I12: every attempt of the step is denied, refused, or told; and each step leaves an entry in the log."""
     outcomes = of(story, step)
     assert [outcome.what for outcome in outcomes if not outcome.good] == []
@@ -71,7 +71,7 @@ def test_no_entry_can_be_removed_unnoticed(story: Story) -> None:
     assert all(outcome.good for outcome in last)
 
 
-def test_a_story_that_ends_otherwise_is_told_and_fails(tmp_path: Path) -> None:
+def test_a_story_that_ends_otherwise_is_reported_and_fails(tmp_path: Path) -> None:
     """The replay is no film: where the guard allows what the story calls denied, the outcome is bad and the code 1."""
     lab = Lab(tmp_path / "lab")
     try:

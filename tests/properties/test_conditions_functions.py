@@ -137,13 +137,13 @@ def test_division_rounds_toward_zero_and_the_remainder_makes_up_for_it(left: int
 
 
 @given(st.integers(-MAX_DURATION, MAX_DURATION))
-def test_durations_survive_their_own_spelling(duration: int) -> None:
+def test_durations_survive_their_own_encoding(duration: int) -> None:
     """`parse(format(d)) == d`."""
     assert parse_span(format_span(duration)) == duration
 
 
 @given(st.integers(-62_135_596_800 * 10**9, 253_402_300_800 * 10**9 - 1))
-def test_timestamps_survive_their_own_spelling(instant: int) -> None:
+def test_timestamps_survive_their_own_encoding(instant: int) -> None:
     """`parse(format(t)) == t` over the whole range."""
     assert parse_timestamp(format_instant(instant)) == instant
 

@@ -94,7 +94,7 @@ CASES: list[tuple[str, bool, bool]] = [
 
 
 @pytest.mark.parametrize(("text", "in_allow", "in_deny"), CASES, ids=[case[0] for case in CASES])
-def test_has_stands_only_where_absence_takes_access_away(text: str, in_allow: bool, in_deny: bool) -> None:
+def test_has_is_only_where_absence_takes_access_away(text: str, in_allow: bool, in_deny: bool) -> None:
     """Positive in an allow, negative in deny and require, neither where the value itself counts."""
     expression = CHECKER.check(text, resource_type="job")
     effects: list[tuple[Effect, bool]] = [("allow", in_allow), ("deny", in_deny), ("require", in_deny)]

@@ -108,7 +108,7 @@ def test_a_rule_whose_demands_are_met_is_found_once(rules: list[list[Requirement
     ),
     attributes(),
 )
-def test_a_look_up_finds_no_rule_whose_one_demand_fails(one_each: list[Requirement], entities: tuple[Any, ...]) -> None:
+def test_a_lookup_finds_no_rule_whose_one_demand_fails(one_each: list[Requirement], entities: tuple[Any, ...]) -> None:
     """With enough rules under a slot to be worth it, those found are those met, and no other."""
     candidates = [Candidate(number, (requirement,)) for number, requirement in enumerate(one_each)]
     slots = [requirement.slot for requirement in one_each]

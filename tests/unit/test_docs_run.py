@@ -110,7 +110,7 @@ def test_commands_on_a_page_run(page: Path, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("page", pages_with("yaml", folder="lint"), ids=shown)
-def test_yaml_on_a_page_is_what_it_looks_like(page: Path) -> None:
+def test_yaml_on_a_page_is_valid(page: Path) -> None:
     """Policy documents are readable, and load where the page brings its own schema; a Trust parses."""
     documents = []
     for number, text in enumerate(blocks(page, "yaml"), 1):

@@ -213,7 +213,7 @@ def test_a_hook_that_ends_at_once_has_logged_what_it_answered(lab: Path, start: 
     check_inclusion(leaf_hash_of(signed.envelope), signed.receipt, checkpoint)
 
 
-def test_placeholders_give_way_to_the_modules_they_stand_for() -> None:
+def test_placeholders_give_way_to_the_modules_they_replace() -> None:
     """A name that is asked of a placeholder imports its module; nothing of a placeholder stays in `sys.modules`."""
     code = (
         "import sys; from policyguard.cli import main; placeholder = main._Placeholder('textwrap'); "

@@ -90,7 +90,7 @@ def test_nothing_is_longer_than_its_limit(text: str, limit: int) -> None:
         assert printable(result) == result
 
 
-def test_ascii_shows_letters_that_look_alike() -> None:
+def test_ascii_shows_letters_that_are_similar() -> None:
     assert printable_ascii("оs.system\\", 40) == "\\u043es.system\\\\"
 
 

@@ -124,6 +124,28 @@ def test_a_module_uses_plain_words(path: Path) -> None:
     assert offences(path) == []
 
 
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
+
+def banned_test_names(source: str) -> list[str]:
+    """List the test functions whose name has a banned word: the threat model prints them."""
+    banned = {*NAME_PARTS, "looked", "whoever", "whom"}
+    nodes = [node.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    return [name for name in nodes if name.startswith("test_") and banned & set(name.split("_"))]
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_test_has_a_plain_name(path: Path) -> None:
+    """No name of a test uses a banned word; what is tested reads as a sentence."""
+    assert banned_test_names(path.read_text()) == []
+
+
+def test_the_name_of_a_test_is_searched_and_its_helpers_are_not() -> None:
+    """The twin: the word within another word, or in the name of a helper."""
+    refused, accepted = "test_" + "whoever_asks", "test_a_doorbell"
+    assert banned_test_names(f"def {refused}(): pass\ndef {accepted}(): pass\ndef shown(): pass") == [refused]
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_uses_plain_words(page: str) -> None:
     """No page of the documentation and no example policy uses a banned word."""

@@ -48,7 +48,7 @@ STATEMENT = approval_statement(
 PAYLOAD = STATEMENT.payload
 
 
-def test_a_statement_is_an_in_toto_statement_in_one_spelling() -> None:
+def test_a_statement_is_an_in_toto_statement_in_one_encoding() -> None:
     """I5: its bytes say it all, and parse to the same value."""
     data = json.loads(PAYLOAD)
     assert data["_type"] == "https://in-toto.io/Statement/v1"

@@ -142,7 +142,7 @@ def test_who_and_what_is_named() -> None:
     ]
 
 
-def test_a_sensitive_fact_is_not_shown() -> None:
+def test_a_sensitive_fact_is_not_printed() -> None:
     """The line of V7 is logged: it quotes no value that the schema hides, of the decision or of this job."""
     assert named({"resource.badge": "red"}, {"resource.badge": "blue"}) == []
     facts = Facts(asked(), {"resource.badge": Fact("red", Assurance.MEASURED, "test", 1, bound=True)})

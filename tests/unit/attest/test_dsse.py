@@ -131,7 +131,7 @@ PROOFS = st.none() | st.tuples(st.integers(0, 9), st.lists(st.binary(min_size=32
 
 
 @given(st.binary(max_size=200), TEXT, SIGNATURES, PROOFS)
-def test_spelling_is_rfc8785_and_reads_back(
+def test_encoding_is_rfc8785_and_reads_back(
     payload: bytes, kind: str, signatures: list[tuple[str, bytes]], batch: tuple[int, list[bytes]] | None
 ) -> None:
     """Any envelope reads back as itself, and its bytes are those of an RFC 8785 library."""
@@ -170,7 +170,7 @@ def test_threshold_counts_distinct_keys() -> None:
     assert set(check_signatures(both, MESSAGE, BOTH, 2)) == set(BOTH)
 
 
-def test_fast_encoder_writes_the_one_spelling() -> None:
+def test_fast_encoder_writes_the_one_encoding() -> None:
     """The encoder behind `to_bytes` and RFC 8785 spell every code point, and every length of base64, alike."""
     for start in range(0, 0x110000, 0x400):
         points = [point for point in range(start, start + 0x400) if not 0xD800 <= point < 0xE000]

@@ -104,7 +104,7 @@ def test_public_text_round_trip() -> None:
         "not ASCII",
     ],
 )
-def test_public_text_has_one_spelling(text: str) -> None:
+def test_public_text_has_one_encoding(text: str) -> None:
     """Anything but the canonical text is refused. Invariant I5."""
     with pytest.raises(ConfigurationError, match="found no public key, expected `ed25519:`"):
         PublicKey.from_text(text)
@@ -138,7 +138,7 @@ PEM = KEY.to_pem()
         "two keys",
     ],
 )
-def test_private_pem_has_one_spelling(data: bytes) -> None:
+def test_private_pem_has_one_encoding(data: bytes) -> None:
     """Anything but one canonical block is refused with one clear line. Invariant I5."""
     with pytest.raises(SigningError, match="found no Ed25519 private key, expected one unencrypted"):
         PrivateKey.from_pem(data)
@@ -262,7 +262,7 @@ def test_a_wrapped_key_whose_member_is_no_base64_is_refused(member: str) -> None
         PrivateKey.unwrap(rewrap(**{member: "!"}), b"correct horse")
 
 
-def test_a_wrapped_key_has_one_spelling() -> None:
+def test_a_wrapped_key_has_one_encoding() -> None:
     """I5: the same members with a space between them are refused."""
     inner = keys._unarmour(wrapped(), "POLICYGUARD WRAPPED KEY")
     assert inner is not None
@@ -271,7 +271,7 @@ def test_a_wrapped_key_has_one_spelling() -> None:
         PrivateKey.unwrap(spaced, b"correct horse")
 
 
-def test_a_wrapped_key_may_ask_for_the_most() -> None:
+def test_a_wrapped_key_may_ask_for_the_maximum() -> None:
     """I14: 1 GiB, 16 passes and 16 lanes are read; the twin of each step beyond."""
     most = {"memory_kib": 1_048_576, "passes": 16, "lanes": 16}
     assert keys._read_wrapped(rewrap(**most))[0].passes == 16

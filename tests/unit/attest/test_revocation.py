@@ -142,7 +142,7 @@ def test_a_list_of_another_make_is_refused_although_a_revocation_key_signed_it(
     assert opened(payload(entries=[ENTRY], sequence=MAX_INTEGER)) == 1
 
 
-def test_a_revocation_without_a_reason_is_said_without_one() -> None:
+def test_a_revocation_without_a_reason_is_reported_without_one() -> None:
     """No empty quotes after the time."""
     predicate = parse_statement(payload_of(decision_of())).predicate
     entry = revocation("decision", predicate.decision_id, reason="", now=NOW)

@@ -343,7 +343,7 @@ def test_bytes_that_are_no_utf8_anywhere_are_refused_at_v1() -> None:
     st.dictionaries(st.text(max_size=5), st.lists(st.text(max_size=3), max_size=2), max_size=3),
     st.text(max_size=3),
 )
-def test_request_digest_is_over_the_one_spelling(
+def test_request_digest_is_over_the_one_encoding(
     properties: dict[str, Value], context: dict[str, Value], tail: str
 ) -> None:
     """The encoder that knows a request's shape and RFC 8785 arrive at the same digest."""

@@ -46,7 +46,7 @@ def test_document_reads_and_writes_back() -> None:
     assert (trust.policy_digests, trust.min_epoch) == (frozenset({POLICY_DIGEST}), 3)
 
 
-def test_threshold_is_one_unless_said() -> None:
+def test_threshold_is_one_by_default() -> None:
     assert parse_trust({name: DOCUMENT[name] for name in DOCUMENT if name != "threshold"}).threshold == 1
 
 

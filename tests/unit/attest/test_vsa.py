@@ -147,7 +147,7 @@ def test_a_deny_and_an_advisory_allow_pass_nothing(changes: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("level", ["SLSA_BUILD_LEVEL_3", "SLSA_SOURCE_LEVEL_9", "", "ORG_SOURCE_x"])
-def test_levels_are_spelled_as_slsa_spells_them(level: str) -> None:
+def test_levels_are_written_as_slsa_writes_them(level: str) -> None:
     """Another spelling would be read by nobody."""
     with pytest.raises(ValueError, match="level"):
         summary(levels=(level,))

@@ -69,7 +69,7 @@ def test_only_a_rotation_asks_for_the_log_before_it() -> None:
     assert type(caught.value) is AuditError
 
 
-def test_a_chain_contains_every_kept_checkpoint() -> None:
+def test_a_chain_contains_every_stored_checkpoint() -> None:
     """In whichever of its logs; one that is in none of them is missed."""
     before = log_of(b"1", b"2")
     current = after(before, b"3", b"4")

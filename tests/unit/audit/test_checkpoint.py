@@ -157,7 +157,7 @@ MALFORMED_TEXTS = {
 
 
 @pytest.mark.parametrize("case", MALFORMED_TEXTS)
-def test_checkpoint_has_one_spelling(case: str) -> None:
+def test_checkpoint_has_one_encoding(case: str) -> None:
     """Step V1: everything but the one form is refused. Invariant I5."""
     with pytest.raises(VerificationError, match="checkpoint") as caught:
         parse_checkpoint(MALFORMED_TEXTS[case].encode())

@@ -124,7 +124,7 @@ def test_a_reason_is_read_by_people(path: Path, length: int) -> None:
     assert accept(path, "x" * MAX_REASON_CHARS) == 0
 
 
-def test_who_resets_is_told_what_the_witness_signs(path: Path) -> None:
+def test_a_reset_names_what_the_witness_signs(path: Path) -> None:
     """The text of the checkpoint that is given up; where no head is left, there is none."""
     location = HeadLocation.of(path)
     (head_file,) = path.parent.glob("*.head")

@@ -41,7 +41,7 @@ def test_a_payload_type_elsewhere_in_an_entry_changes_nothing(kind: EntryType) -
     assert not kind.matches(b"no JSON " + leaf)
 
 
-def test_an_envelope_in_another_spelling_is_no_entry_of_ours() -> None:
+def test_an_envelope_in_another_encoding_is_no_entry_of_ours() -> None:
     """One value has one form: what a reader of other spellings took for a decision, ours would pass over."""
     leaf = DECISION_ENTRY.leaf(b"{}", (KEY,))
     for spelling in (leaf.replace(b'":"', b'": "'), leaf.replace(b"/vnd", rb"\/vnd")):

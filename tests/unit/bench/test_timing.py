@@ -40,7 +40,7 @@ def test_an_engine_that_threads_cannot_share_is_a_result() -> None:
     assert threaded(lambda: str, [1], threads=2, budget_s=0.01).rate_per_s > 0
 
 
-def test_a_missed_promise_is_said() -> None:
+def test_a_missed_promise_is_reported() -> None:
     """Text, Markdown and JSON carry the same verdict."""
     section = Section("Deciding", ("engine", "p50"), [("ours", us(3.21))], [Target("median us", 3.21, 3)])
     assert "MISSED: median us: 3.21, at most 3" in text(section)

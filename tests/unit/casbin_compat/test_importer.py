@@ -170,7 +170,7 @@ def test_actions_that_differ_in_case_are_refused() -> None:
     ],
     ids=["an action in other letters", "a domain that reaches into the object", "a slash that no row has"],
 )
-def test_names_that_would_be_mistaken_for_others_are_not_spelled(ask: tuple[str, str, str, str], message: str) -> None:
+def test_names_that_would_be_mistaken_for_others_are_not_written(ask: tuple[str, str, str, str], message: str) -> None:
     """casbin denies each of these; spelled carelessly they would be somebody else's."""
     names = import_casbin(DOMAINS, "p, alice, d1, data1, read\ng, bob, admin, d1").names
     with pytest.raises(ValueError, match=message):

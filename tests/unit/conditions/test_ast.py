@@ -142,7 +142,7 @@ def test_rendering_needs_no_parentheses_that_mean_nothing() -> None:
         assert render(check(text)) == text
 
 
-def test_equal_meaning_is_equal_wherever_it_stands() -> None:
+def test_equal_meaning_is_equal_at_every_position() -> None:
     """Offsets take no part in equality; spelling of literals neither."""
     assert check("resource.team=='a'") == check('  resource.team  ==  "a"')
     assert check("now < timestamp('2026-03-01T09:00:00Z')") == check('now < timestamp("2026-03-01T10:00:00+01:00")')

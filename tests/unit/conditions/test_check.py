@@ -391,7 +391,7 @@ NO_OVERLOAD = "found no matching overload for '{}' applied to '{}'"
         ),
     ],
 )
-def test_a_report_is_said_in_our_words(text: str, column: int, report: str, code: str, message: str) -> None:
+def test_a_report_is_translated_to_our_words(text: str, column: int, report: str, code: str, message: str) -> None:
     """Reports that the checker makes of few conditions, one at a time."""
     (error,) = translate_report(text, f"ERROR: <input>:1:{column}: {report}\n | {text}\n", NAMES)
     assert (error.code, error.message) == (code, message)

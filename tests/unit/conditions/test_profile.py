@@ -20,7 +20,7 @@ PAGE = (ROOT / "docs" / "conditions.md").read_text()
 CHECKER = Checker(SCHEMA)
 
 
-def test_every_overload_has_a_signature_a_spelling_and_an_implementation() -> None:
+def test_every_overload_has_a_signature_a_encoding_and_an_implementation() -> None:
     """A function that is added in one table is missed in no other."""
     infix = {name for name in OVERLOADS if operator(name) is not None}
     rendered = {*METHODS, *CALLS, *LOGIC, "negate_int64", "index_list", "index_map", *infix}

@@ -42,7 +42,7 @@ def test_a_full_job_file_is_read() -> None:
     )
 
 
-def test_the_least_job_file_names_the_resource() -> None:
+def test_the_shortest_job_file_names_the_resource() -> None:
     """The subject is the account of the process, the action to submit."""
     request, _ = read_job(job(), ["x"], "/", {})
     assert (request.subject.ref, request.action) == (ME, "job:submit")

@@ -51,6 +51,6 @@ def test_rights_of_one_path_add_up() -> None:
 
 
 @pytest.mark.parametrize(("abi", "missing"), [(7, 0), (6, 0), (5, 1), (4, 2), (3, 2), (2, 3), (1, 3)])
-def test_what_an_older_kernel_does_not_enforce_is_said(abi: int, missing: int) -> None:
+def test_what_an_older_kernel_does_not_enforce_is_reported(abi: int, missing: int) -> None:
     """`doctor` prints it; what no kernel enforces is in `docs/hooks/confinement.md`."""
     assert len(missing_before(abi)) == missing

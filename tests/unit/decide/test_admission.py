@@ -247,7 +247,7 @@ def test_a_duration_that_is_none_is_named() -> None:
     assert "soon" in caught.value.message
 
 
-def test_what_is_hidden_is_not_said() -> None:
+def test_what_is_hidden_is_not_reported() -> None:
     """A sensitive value that does not fit is named by its place only, also one inside a record."""
     for kind, given in ((DURATION, "hush"), (record("secret"), {"key": "hush"})):
         guarded = gate(kind, sensitive=kind is DURATION)
@@ -281,7 +281,7 @@ def test_no_fact_counts_for_more_than_it_is(least: Assurance, given: Assurance) 
         (61 * SECOND, "61 s old, at most 60 s counts"),
     ],
 )
-def test_the_age_of_a_fact_is_said(age_ns: int, said: str) -> None:
+def test_the_age_of_a_fact_is_reported(age_ns: int, said: str) -> None:
     """To the nanosecond a fact is too old or too new, and the reason says which in seconds."""
     assert GATE.admit(facts(observed_at=NOW - age_ns, fresh=1), NOW).weak == {"resource.fresh": said}
 

@@ -191,7 +191,7 @@ def test_a_diamond_of_roles_is_no_circle() -> None:
     )
 
 
-def test_unknown_roles_are_refused_wherever_they_stand() -> None:
+def test_unknown_roles_are_refused_at_every_position() -> None:
     """PG503 for a parent and for a binding, all at once."""
     codes = refused([role("a", "ghost")], [bind("user:alice", "phantom")])
     assert codes == [

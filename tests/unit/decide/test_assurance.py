@@ -177,7 +177,7 @@ def test_the_compiled_form_keeps_it() -> None:
 
 
 @pytest.mark.parametrize("wrong", [[["resource.queue", 1]], [["queue", 2]], [["resource.queue"]], None])
-def test_a_compiled_form_with_another_spelling_is_refused(wrong: object) -> None:
+def test_a_compiled_form_with_another_encoding_is_refused(wrong: object) -> None:
     """No level that counts for nothing, no path of nowhere."""
     compiled = msgspec.json.decode(msgspec.json.encode(compile_policy(POLICY_SET, grants_of(POLICY_SET))))
     compiled["policy"]["rules"][1][-1] = wrong

@@ -82,7 +82,7 @@ def test_an_explanation_says_what_was_decided_and_no_more(case: str) -> None:
     assert text == EXPECTED[case].rstrip("\n")
 
 
-def test_without_rules_nothing_is_allowed_and_that_is_said() -> None:
+def test_without_rules_nothing_is_allowed_and_that_is_reported() -> None:
     """Whatever is asked for."""
     empty = msgspec.structs.replace(POLICIES, rules=())
     engine = Engine(Snapshot.of(empty, grants_of(empty)))

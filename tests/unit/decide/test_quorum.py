@@ -75,7 +75,7 @@ TWICE_WRONG = {
 
 
 @pytest.mark.parametrize(("given", "because"), TWICE_WRONG.values(), ids=TWICE_WRONG)
-def test_the_first_reason_is_the_one_that_is_said(given: Approval, because: str) -> None:
+def test_the_first_reason_is_the_one_reported(given: Approval, because: str) -> None:
     """One line for an approval: what is wrong with itself before what is wrong with its approver."""
     [gap] = missing(TWO_LEADS, approval("carol"), given)
     assert [line.partition(":")[0] for line in gap.because] == [because]
@@ -92,7 +92,7 @@ def test_a_gap_names_where_the_role_is_asked_for() -> None:
         ]
 
 
-def test_why_nobody_counts_is_said_with_what_could_not_be_used() -> None:
+def test_why_nobody_counts_is_reported_with_what_could_not_be_used() -> None:
     """I8: who contributed is not known, or one of them, or the asker is not; refused approvals keep their reasons."""
     refused = ("approval.forged: x",)
     for contributors, words in ((None, "who contributed is not known"), (("user:zoe",), "`user:zoe` belongs to no")):

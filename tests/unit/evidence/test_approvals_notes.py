@@ -103,6 +103,6 @@ def test_a_notes_reference_that_leads_nowhere_is_named(lab: Lab) -> None:
         assert codes(lab.decide()) == {"approval.unreadable"}, because(lab.decide())
 
 
-def test_without_notes_nothing_is_said(lab: Lab) -> None:
+def test_without_notes_nothing_is_reported(lab: Lab) -> None:
     """No notes reference is the usual case."""
     assert replace(lab).decide().unmet_approvals[0].because == ()

@@ -80,7 +80,7 @@ def look(*collectors: Collector, request: Request = REQUEST, timeout_s: float = 
     return gather(request, collectors, JobInputs(), lambda: NOW, timeout_s)
 
 
-def test_claims_stand_where_nobody_looks() -> None:
+def test_claims_count_where_nothing_is_measured() -> None:
     """Without a collector the request's own properties are claimed facts."""
     found = look().entries
     assert {"resource.gpus"} == set(found)
@@ -242,7 +242,7 @@ def test_a_declared_path_that_is_not_supplied_has_a_reason() -> None:
     assert look(Answering({})).missing["resource.gpus"].startswith("answering: not seen")  # type: ignore[union-attr]
 
 
-def test_facts_are_dated_at_the_start_of_the_look() -> None:
+def test_facts_are_dated_at_the_start_of_the_measurement() -> None:
     """The clock is read once, before the looking."""
     times = iter([NOW, NOW + 1])
     facts = gather(REQUEST, [IdentityCollector()], JobInputs(), lambda: next(times))

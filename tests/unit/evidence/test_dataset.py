@@ -93,7 +93,7 @@ def test_data_that_runs_code_is_hostile(data: Path) -> None:
     assert facts.entries["resource.reasons"].value == ("ckpt.pickle_global",)
 
 
-def test_exactly_one_folder_is_looked_at(data: Path, tmp_path: Path) -> None:
+def test_exactly_one_folder_is_measured(data: Path, tmp_path: Path) -> None:
     """None, two or an empty one: everything is missing, and the reason says what was expected."""
     (tmp_path / "empty").mkdir()
     for names, words in (((), "0 paths"), ((data, data), "2 paths"), ((tmp_path / "empty",), "no files")):

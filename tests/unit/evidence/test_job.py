@@ -92,24 +92,24 @@ def test_a_command_that_does_not_exist_is_a_missing_fact(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [n for n in INJECTION_VARIABLES if not n.startswith("GIT_CONFIG")])
-def test_every_door_is_seen(name: str) -> None:
+def test_every_injection_variable_is_seen(name: str) -> None:
     """I17: a door that is set is listed with its value."""
     name = name.replace("*", "X")
     assert {name: "/tmp/x"} == injection_variables({name: "/tmp/x", "HOME": "/root", "PATH": "/bin"})
 
 
 @pytest.mark.parametrize("name", ["BASH_FUNC_python%%", "DYLD_INSERT_LIBRARIES"])
-def test_doors_by_prefix_are_seen(name: str) -> None:
+def test_injection_variables_by_prefix_are_seen(name: str) -> None:
     """I17: exported shell functions and the macOS linker's variables are families."""
     assert {name: "() { evil; }"} == injection_variables({name: "() { evil; }"})
 
 
-def test_an_empty_door_opens_nothing() -> None:
+def test_an_empty_injection_variable_injects_nothing() -> None:
     """I17, the twin: variables that are empty or unknown are not listed."""
     assert injection_variables({"LD_PRELOAD": "", "PYTHONUNBUFFERED": "1", "ldpreload": "x"}) == {}
 
 
-def test_a_door_opened_by_an_argument_is_seen(folder: Path) -> None:
+def test_code_injected_by_an_argument_is_seen(folder: Path) -> None:
     """I17: `env LD_PRELOAD=x.so python train.py` sets it just as well."""
     found = collect(
         folder, "env", "LD_PRELOAD=/tmp/x.so", "LANG=C", "python", "train.py", "--lr=1", PATH="/usr/bin:/bin"
@@ -137,7 +137,7 @@ def test_a_program_without_a_suffix_is_measured(folder: Path, argv: tuple[str, .
     assert [record["path"] for record in files] == seen  # type: ignore[attr-defined]
 
 
-def test_names_that_are_no_text_have_one_spelling_each() -> None:
+def test_names_that_are_no_text_have_one_encoding_each() -> None:
     """Different names never look the same in a fact."""
     names = [b"a\nb", b"a\\nb", b"\xff", b"\\xff", "ÿ".encode(), "a\u202eb".encode(), b"plain"]
     assert len({printable_name(name) for name in names}) == len(names)

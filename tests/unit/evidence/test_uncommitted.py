@@ -67,7 +67,7 @@ def test_an_edit_of_a_file_that_was_dirty_already_is_seen(lab: Lab) -> None:
     assert uncommitted(lab) != first
 
 
-def test_a_submodule_at_another_commit_stands_for_it(lab: Lab, tmp_path: Path) -> None:
+def test_a_submodule_at_another_commit_has_its_content(lab: Lab, tmp_path: Path) -> None:
     """Its digest is the commit that is checked out."""
     other = tmp_path / "other"
     other.mkdir()

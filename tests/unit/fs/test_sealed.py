@@ -100,7 +100,7 @@ EDITS: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS.keys())
-def test_an_edited_cache_is_hashed_again_and_said(prefix: Path, edit: Callable[[bytes], bytes]) -> None:
+def test_an_edited_cache_is_hashed_again_and_reported(prefix: Path, edit: Callable[[bytes], bytes]) -> None:
     """INVARIANT I16: one line says why; then the file is put right, for the next look."""
     forge(prefix, KEY)
     path = prefix.parent / "cache"

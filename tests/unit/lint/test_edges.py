@@ -127,7 +127,7 @@ def test_a_guard_for_some_only_does_not_silence_a_finding() -> None:
     assert codes(rule + ceiling % ("job:submit, job:cancel", "")) == []
 
 
-def test_a_guard_is_looked_for_action_by_action() -> None:
+def test_a_guard_is_searched_action_by_action() -> None:
     """A bound on submitting is enough for an allow of more actions; a pattern of all ids is no limit."""
     rule = (
         "rules:\n  - {id: a, effect: allow, roles: [lead], actions: [job:cancel, job:submit], resources: {type: job}}\n"
@@ -299,7 +299,7 @@ def test_secrets_are_known_by_forms_that_nothing_else_has(text: str) -> None:
         ("alice", "alicia", False),
     ],
 )
-def test_accounts_look_alike_by_single_characters_only(one: str, other: str, alike: bool) -> None:
+def test_accounts_are_similar_by_single_characters_only(one: str, other: str, alike: bool) -> None:
     """People keep their names; a digit among digits is read as a digit."""
     bindings = (
         "rules: [{id: r, effect: allow, roles: [lead], actions: [job:cancel], resources: {type: job}}]\n"

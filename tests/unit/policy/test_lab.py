@@ -139,7 +139,7 @@ def test_what_the_matrix_does_not_list_is_denied(fields: dict[str, Any], body: d
     assert {action for action, _ in body["allow"]} == allowed
 
 
-def test_a_denied_intern_is_told_who_may_raise_the_ceiling() -> None:
+def test_a_denied_intern_learns_who_may_raise_the_ceiling() -> None:
     """The explanation names the limit and the leads who can sign a grant."""
     fields, body = body_of("scenario 2:")
     words = decided(fields, body, "user:ivan", "job:submit", "job:team/vision/run-18").explain()

@@ -130,7 +130,7 @@ rules:
     assert str(found.span) == "more.yaml:6:5"
 
 
-def test_bindings_may_stand_in_a_casbin_adapter() -> None:
+def test_bindings_may_be_in_a_casbin_adapter() -> None:
     """A `source` is kept as a noun; nothing is opened here."""
     text = document("Bindings", "source: {adapter: csv, path: data/bindings.csv}\n")
     assert (BindingSource(adapter="csv", location="data/bindings.csv"),) == loaded(more=text).binding_sources
@@ -167,7 +167,7 @@ POLARITY = {
 
 
 @pytest.mark.parametrize(("effect", "when", "right"), POLARITY.values(), ids=POLARITY.keys())
-def test_has_stands_where_absence_takes_access_away(effect: str, when: str, right: bool) -> None:
+def test_has_is_where_absence_takes_access_away(effect: str, when: str, right: bool) -> None:
     """I2: the loader refuses a condition in which a missing fact would grant."""
     text = rule(f"effect: {effect}, actions: [job:kill], resources: {{type: job}}, when: '{when}'")
     assert ([] if right else ["PG115"]) == codes(more=text)
@@ -232,7 +232,7 @@ def test_a_role_that_inherits_both_sides_is_refused() -> None:
     assert codes(more=document("Roles", "roles: [{name: both, inherits: [lead, auditor]}]\n")) == ["PG506"]
 
 
-def test_subjects_have_one_spelling() -> None:
+def test_subjects_have_one_encoding() -> None:
     """A ref that is not in composed form could be a second subject that reads the same; it is refused (PG011)."""
     assert codes(more=bound('subject: "user:e\u0301", role: lead, domain: x')) == ["PG011"]
     assert not codes(more=bound('subject: "user:\u00e9", role: lead, domain: x'))

@@ -198,7 +198,7 @@ def test_errors_of_one_file_are_counted() -> None:
     assert len(refusal("".join(f"k{i}: &a {i}\n" for i in range(1000)))) == reader.MAX_ERRORS
 
 
-def test_a_document_that_breaks_is_left_out_and_those_before_are_kept() -> None:
+def test_a_document_that_breaks_is_left_out_and_those_before_remain() -> None:
     """Lint still sees what could be read."""
     errors: list[PolicyError] = []
     assert len(parse("a: 1\n---\nb: [\n", "a.yaml", errors)) == 1

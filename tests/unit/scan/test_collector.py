@@ -40,7 +40,7 @@ def signed(path: Path) -> None:
     (path / MANIFEST_NAME).write_bytes(sign_manifest(manifest, [KEY]).to_bytes())
 
 
-def test_every_look_hashes_anew_what_the_cache_does_not_vouch_for(folder: Path) -> None:
+def test_every_scan_hashes_anew_what_the_cache_does_not_vouch_for(folder: Path) -> None:
     """I16: digests of an earlier look are no facts of this one; those of a quiet file are, by the cache's rules."""
     model = folder / "step1" / "model.pt"
     inputs = JobInputs(argv=("python",), directory=str(folder), checkpoints=("step1/model.pt",))

@@ -230,7 +230,7 @@ def test_the_statement_is_model_signings(folder: Path) -> None:
 RECORDED = Path(__file__).parents[2] / "data" / "manifest" / "model_signing_1.1.1.json"
 
 
-def test_the_statement_says_what_model_signing_said_of_the_same_files(tmp_path: Path) -> None:
+def test_the_statement_equals_that_of_model_signing_for_the_same_files(tmp_path: Path) -> None:
     """Recorded output of `model_signing sign key`: same kind, subject, root digest and resources."""
     folder = tmp_path / "model"
     (folder / "sub").mkdir(parents=True)
@@ -310,7 +310,7 @@ def test_a_manifest_that_could_not_be_read_again_is_not_signed() -> None:
         verify_manifest(b" " * (MAX_MANIFEST_BYTES + 1), PRODUCERS)
 
 
-def test_two_files_of_one_shown_name_are_refused(folder: Path) -> None:
+def test_two_files_of_one_printed_name_are_refused(folder: Path) -> None:
     """INVARIANT I17: bytes that are no UTF-8 are shown as an escape, and a file may be called that escape."""
     Path(os.fsdecode(os.fsencode(folder) + b"/\xff.json")).write_text("{}")
     assert ("\\xff.json", hashlib.sha256(b"{}").hexdigest()) in made(folder).resources

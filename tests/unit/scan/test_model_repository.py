@@ -67,7 +67,7 @@ def test_remote_kernels_are_named(config: object, tmp_path: Path) -> None:
     assert load_problem(found, trust_remote_code=False, revision=COMMIT) == "hub.remote_kernels"
 
 
-def test_other_doors_are_named(tmp_path: Path) -> None:
+def test_other_ways_to_load_code_are_named(tmp_path: Path) -> None:
     """Custom pipelines, adapters that import a library, diffusion pipelines with code."""
     found = repository(
         tmp_path,

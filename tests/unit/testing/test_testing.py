@@ -126,7 +126,7 @@ def test_what_a_decision_must_be() -> None:
     assert problems(case("needs-approval", large, contributors='["user:bob"]', approvals='["user:bob"]')) == [""]
 
 
-def test_a_difference_is_said() -> None:
+def test_a_difference_is_reported() -> None:
     assert problems(case("deny")) == ["expected deny, found allow"]
     assert problems(case("allow", reason="ok.other")) == ["expected the reason `ok.other`, found ok.small"]
     assert problems(case("allow", obligations="[stop.job]")) == ["expected the obligations stop.job, found warn.owner"]
