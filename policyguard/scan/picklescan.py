@@ -1,4 +1,4 @@
-"""Runs picklescan on files that our scan calls clean: it can accuse a file, never clear one.
+"""Runs picklescan on files that our scan calls clean: a file that it reports is hostile, and none becomes clean.
 
 picklescan has a list of dangerous names, we have a list of harmless ones, so each may catch what the other misses. It
 only gets clean files, which were read within every limit, because its parser has no limits.
@@ -50,7 +50,7 @@ class SecondOpinion:
         self._scanner: Any = scanner
 
     def on(self, scan: CheckpointScan) -> CheckpointScan:
-        """Return the scan, changed to hostile with `ckpt.second_opinion` if picklescan accuses a clean file.
+        """Return the scan, changed to hostile with `ckpt.second_opinion` if picklescan reports a clean file.
 
         Where picklescan cannot read a file, the verdict does not change.
         """

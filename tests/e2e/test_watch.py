@@ -150,12 +150,10 @@ def test_drift_is_reported_once_and_so_is_the_way_back(lab: Lab) -> None:
         time.sleep(3 * PERIOD_S)
         train.write_bytes(clean)
         assert eventually(lambda: reasons_of(run)[-1:] == [("drift.reverted",)])
-    came, went = [index for index, reasons in enumerate(reasons_of(run)) if len(reasons) == 2], reasons_of(run)[-1]
-    assert len(came) == 1
-    assert went == ("drift.reverted",)
-    # The repository and the files are measured one after the other, so a change may be seen in one of them first.
-    assert set(reasons_of(run)) <= {("drift.code", "drift.files"), ("drift.code",), ("drift.files",), went}
-    assert reasons_of(run).count(went) == 1
+    # The repository and the files are measured one after the other, so one check may see a change in one of them only.
+    partly: list[list[tuple[str, ...]]] = [[], [("drift.code",)], [("drift.files",)]]
+    both, reverted = ("drift.code", "drift.files"), ("drift.reverted",)
+    assert reasons_of(run) in [[*before, both, *after, reverted] for before in partly for after in partly]
 
 
 def reasons_of(run: Run) -> list[tuple[str, ...]]:

@@ -36,7 +36,9 @@ _REDRAW_BYTES = 32 << 20
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="PATH...")
 @click.option("--class", "classes", multiple=True, metavar="MODULE.NAME", help="A class that pickles may import, too.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Remember digests in this file, mode 0600.")
-@click.option("--second-opinion", is_flag=True, help="Ask picklescan about what is clean; it can only accuse.")
+@click.option(
+    "--second-opinion", is_flag=True, help="Ask picklescan about clean files; one that it reports is hostile."
+)
 @click.option("-q", "--quiet", is_flag=True, help="Say only what is not clean.")
 @click.option("--explain", metavar="CODE", help="Say what a reason code means and what makes such a file acceptable.")
 @json_option
