@@ -22,6 +22,15 @@ NEWEST_ABI = 6
 SYSTEM_CODE = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/usr")
 """Folders of the system's programs and libraries, to which only administrators write."""
 
+INSTALLED_CODE = (*SYSTEM_CODE, "/opt", "/nix/store")
+"""With the folders of programs that administrators add. A confined job gets them from the configuration only."""
+
+SYSTEM_PREFIXES = ("/usr", "/usr/local")
+"""Where the interpreters of the system are installed; neither is an environment of a job's own."""
+
+SYSTEM_PLACES = (*SYSTEM_CODE, "/etc", "/proc", "/sys", "/run", "/boot")
+"""Where a text names a place and no checkpoint. Without /opt and /dev/shm, where people keep weights."""
+
 SYSTEM: Mapping[str, str] = {
     **dict.fromkeys(SYSTEM_CODE, "rx"),
     **dict.fromkeys(("/etc", "/proc", "/sys"), "r"),

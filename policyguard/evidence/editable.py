@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import unquote, urlsplit
 
+from policyguard.confinement.profile import SYSTEM_PREFIXES
 from policyguard.environment.outside import outside_of, user_sites
 from policyguard.errors import EvidenceError
 from policyguard.fs.ownership import is_below
@@ -14,8 +15,6 @@ from policyguard.fs.safe_open import read_small
 from policyguard.text import printable_name
 
 MAX_FILE_BYTES = 1 << 20
-SYSTEM = ("/usr", "/usr/local")
-"""Where the interpreters of a job without an environment of its own find packages."""
 
 
 def check_environments(environments: Sequence[str], root: str, variables: Mapping[str, str]) -> None:
@@ -29,7 +28,7 @@ def check_environments(environments: Sequence[str], root: str, variables: Mappin
     Raises:
         EvidenceError: one does, or it cannot be determined; the message names the environment or the file.
     """
-    prefixes = tuple(map(os.path.realpath, environments or SYSTEM))
+    prefixes = tuple(map(os.path.realpath, environments or SYSTEM_PREFIXES))
     for prefix in prefixes:
         outside = outside_of(prefix, user_sites(variables), (os.geteuid(),))
         for label, reason in outside.unmeasured.items():

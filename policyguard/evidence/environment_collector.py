@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from policyguard.attest.keys import PublicKey
+from policyguard.confinement.profile import SYSTEM_PREFIXES
 from policyguard.environment.cache import FileCache
 from policyguard.environment.outside import user_sites
 from policyguard.environment.report import MAX_BASELINE_BYTES, EnvironmentReport, read_baseline, verify_environment
@@ -70,7 +71,7 @@ class EnvironmentCollector:
         """
         executable = resolve_executable(inputs.argv, inputs.directory, inputs.environment)
         prefix = os.path.dirname(os.path.dirname(executable))
-        if os.path.basename(os.path.dirname(executable)) != "bin" or prefix in ("/", "/usr", "/usr/local"):
+        if os.path.basename(os.path.dirname(executable)) != "bin" or prefix in ("/", *SYSTEM_PREFIXES):
             raise EvidenceError(
                 f"`{printable_name(executable)}`: is in no environment of its own, expected ENVIRONMENT/bin/..."
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from policyguard.confinement.profile import SYSTEM_CODE
+from policyguard.confinement.profile import INSTALLED_CODE
 from policyguard.environment.listing import list_files
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
@@ -24,7 +24,8 @@ from policyguard.values import FrozenMap, Instant, canonical, sha256_digest
 
 TREATMENT, INJECTED_FILES = "resource.injection_treatment", "resource.injected_files"
 
-_SYSTEM = (*SYSTEM_CODE, "/etc", "/opt", "/nix/store")
+_SYSTEM = (*INSTALLED_CODE, "/etc")
+"""Settings that a variable names may lie in /etc; programs do not."""
 
 
 class InjectionCollector:

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
+from policyguard.confinement.profile import SYSTEM_PREFIXES
 from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.injection import injection_variables
@@ -107,7 +108,7 @@ def installations(executable: str) -> tuple[str, ...]:
 
 def _is_installation(prefix: str) -> bool:
     # `/bin` is a link to `/usr/bin` on most systems, and the whole disk is nobody's environment.
-    if prefix in ("/", "/usr", "/usr/local"):
+    if prefix in ("/", *SYSTEM_PREFIXES):
         return False
     if any(os.path.exists(os.path.join(prefix, name)) for name in ("pyvenv.cfg", "conda-meta")):
         return True

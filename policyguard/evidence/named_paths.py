@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from policyguard.confinement.profile import SYSTEM_PLACES
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import GUARD_VARIABLES, JobInputs
 from policyguard.evidence.settings_texts import is_settings, texts_of
@@ -47,8 +48,6 @@ _LOADED = re.compile(
 
 _SETTINGS = re.compile("CONF|CFG|ARG|PARAM|SETTING|RECIPE|YAML|JSON|TOML|HYDRA")
 """Names of variables whose text file is read, whatever its name; others only if the file is named like settings."""
-
-_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/proc", "/sys", "/run", "/boot")
 
 
 class NamedPath(msgspec.Struct, frozen=True):
@@ -250,7 +249,7 @@ class _Search:
 
     def _may_count(self, path: str) -> bool:
         """Return False for folders that hold the job itself, or the system: they are places, not something to load."""
-        return not (is_below(self._directory, path) or any(is_below(path, folder) for folder in _SYSTEM))
+        return not (is_below(self._directory, path) or any(is_below(path, folder) for folder in SYSTEM_PLACES))
 
 
 def _is_file(base: str, text: str) -> bool:

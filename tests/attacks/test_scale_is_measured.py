@@ -15,6 +15,7 @@ from policyguard.evidence.identity import IdentityCollector
 from policyguard.evidence.job import JobCollector
 from policyguard.evidence.processes import is_supported
 from policyguard.evidence.repository import RepositoryCollector
+from policyguard.evidence.running_scale import running_scale
 from policyguard.evidence.scale import GPUS, ScaleCollector
 from policyguard.guard import Guard
 from policyguard.hooks.watch.growth import JobGrowth
@@ -340,6 +341,35 @@ def test_a_job_is_decided_on_the_measured_number(tmp_path: Path) -> None:
     assert not denied.allowed
     assert "resource.gpus = 512 (measured, scale: torch.distributed.run --nnodes 64 x" in denied.explain()
     assert guard.decide(request(gpus=8), lab.inputs((*torchrun, "train.py"))).decision.allowed
+
+
+NODE = tuple(f"/dev/nvidia{number}" for number in range(8))
+CUDA = ("/dev/nvidiactl", "/dev/nvidia-uvm")
+FIRST = 10**8
+"""A pid above all that a kernel gives."""
+
+RUNNING: dict[str, tuple[list[tuple[int, tuple[str, ...]]], int]] = {
+    "eight ranks": ([(1, (*CUDA, device)) for device in NODE], 8),
+    "eight ranks, each with the whole node open": ([(1, (*CUDA, *NODE))] * 8, 8),
+    "eight ranks of ROCm": ([(1, ("/dev/kfd", f"/dev/dri/renderD{128 + number}")) for number in range(8)], 8),
+    "a rank and a monitor": ([(1, (*CUDA, NODE[0])), (1, ("/dev/nvidiactl", *NODE))], 1),
+    "a rank that monitors": ([(1, (*CUDA, *NODE))], 1),
+    "a rank and its data loaders": ([(1, (*CUDA, *NODE))] + [(FIRST, (*CUDA, *NODE))] * 7, 1),
+    "two programs on one GPU": ([(1, (*CUDA, NODE[0]))] * 2, 1),
+    "a monitor": ([(1, ("/dev/nvidiactl", *NODE))], 0),
+}
+
+
+@pytest.mark.parametrize("name", RUNNING)
+def test_more_ranks_on_gpus_are_growth_and_monitoring_is_none(tmp_path: Path, name: str) -> None:
+    """NVML opens every GPU of a node, which ended a job on one of them."""
+    processes, number = RUNNING[name]
+    for pid, (parent, files) in enumerate(processes, FIRST):
+        (tmp_path / str(pid) / "fd").mkdir(parents=True)
+        (tmp_path / str(pid) / "stat").write_text(f"{pid} (a) b) S {parent} 1 1\n")
+        for descriptor, file in enumerate(files):
+            (tmp_path / str(pid) / "fd" / str(descriptor)).symlink_to(file)
+    assert running_scale(range(FIRST, FIRST + len(processes)), str(tmp_path))[0] == number
 
 
 @pytest.mark.skipif(not is_supported(), reason="this system has no /proc")

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 
-from policyguard.confinement.profile import SYSTEM_CODE
+from policyguard.confinement.profile import INSTALLED_CODE
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.injection import INJECTIONS, REFUSED
@@ -24,7 +24,7 @@ from policyguard.hooks.watch.drift import PROCESS, PROCESS_UNSEEN, Drift
 from policyguard.program.follow import follow
 from policyguard.text import printable_name
 
-SYSTEM_FOLDERS = (*SYSTEM_CODE, "/opt", "/nix/store", "/dev")
+SYSTEM_FOLDERS = (*INSTALLED_CODE, "/dev")
 """Folders for code that only administrators can write. GPU drivers map devices; files in /dev/shm are excluded below.
 
 More than a program may come from (`evidence/program.py`): a running job also maps the libraries of drivers and tools.
