@@ -2,7 +2,8 @@
 
 - A ```python block runs; the blocks of one page share a namespace, in a folder made by `policyguard init`.
 - A line `$ policyguard ...` of a ```console block runs, lines of one page in order, and leaves with 0, or with what its
-  comment `# exits with N` says. Verbs that need a job, a key or files of the reader are only looked up.
+  comment `# exits with N` says. Verbs that need a job, a key or files of the reader only have their options checked,
+  and so has every `policyguard` line of a ```sh or ```bash block.
 - A ```yaml block is read by the reader of policies; a page that begins with a Schema loads, a Trust parses.
 """
 
@@ -11,18 +12,21 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 
 from policyguard import errors, exit_codes
 from policyguard.attest.trust import parse_trust
-from policyguard.cli.group import VERBS, run
+from policyguard.cli.group import VERBS, group, run
 from policyguard.policy.loader import load
 from policyguard.policy.reader import read, read_value
 
@@ -107,6 +111,47 @@ def test_commands_on_a_page_run(page: Path, folder: Path) -> None:
             ["bash", "-c", script], cwd=here, env=environment, capture_output=True, text=True, check=False, timeout=120
         )
         assert (ended.returncode, "Traceback" in ended.stderr) == (expected, False), f"{command}\n{ended.stderr}"
+
+
+def command_lines(page: Path) -> Iterator[list[str]]:
+    """Yield the arguments of every `policyguard` line of a page, in blocks that are not run as well."""
+    text = "\n".join(text for language in ("sh", "bash", "console") for text in blocks(page, language))
+    for line in text.replace("\\\n", " ").splitlines():
+        if "policyguard " not in line:
+            continue
+        lexer = shlex.shlex(line.removeprefix("$ "), posix=True, punctuation_chars=True)
+        lexer.whitespace_split = True
+        words = list(lexer)
+        if "policyguard" in words:
+            words = words[words.index("policyguard") + 1 :]
+            yield list(takewhile(lambda word: word.strip("();<>|&"), words))
+
+
+def check_options(words: list[str]) -> None:
+    """Parse a command line by click, without running it; raise if a verb or an option does not exist."""
+    command: click.Command | None = group
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        command, words = command.get_command(click.Context(command), words[0]), words[1:]
+    assert command is not None, f"no such verb before {words}"
+    if command.name != "hook":
+        command.make_parser(click.Context(command)).parse_args(list(words))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if list(command_lines(page))], ids=shown)
+def test_commands_on_a_page_have_their_options(page: Path) -> None:
+    """Also of a command that needs a file of the reader, verb and options exist, and no value is missing."""
+    for words in command_lines(page):
+        try:
+            check_options(words)
+        except click.UsageError as problem:
+            pytest.fail(f"policyguard {shlex.join(words)}: {problem.message}")
+
+
+def test_an_option_that_a_page_invents_is_noticed() -> None:
+    """The twin: one letter decides."""
+    check_options(["audit", "verify", "--log", "audit.db"])
+    with pytest.raises(click.UsageError):
+        check_options(["audit", "verify", "--lag", "audit.db"])
 
 
 @pytest.mark.parametrize("page", pages_with("yaml", folder="lint"), ids=shown)
