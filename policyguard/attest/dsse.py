@@ -194,6 +194,8 @@ def check_hashes(path: Sequence[bytes], where: str) -> None:
 
 def reason(problem: Exception) -> str:
     """Describe a decoder's error in one lower-case line."""
+    if isinstance(problem, UnicodeDecodeError):
+        return f"byte {problem.start} is not UTF-8 text"
     return (str(problem).splitlines() or [type(problem).__name__])[0].lower()
 
 

@@ -171,13 +171,14 @@ def replace_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
 
 @contextmanager
-def writing(path: Path, *, replace: bool, mode: int = 0o644) -> Iterator[BinaryIO]:
+def writing(path: Path, *, replace: bool, mode: int = 0o644, help: str | None = None) -> Iterator[BinaryIO]:
     """Yield a file to write to; it gets its name when the block ends without an error, and is gone otherwise.
 
     Args:
         path: the file.
         replace: replace a regular file of that name; otherwise the name must be new.
         mode: the permissions.
+        help: what to do about a file that exists.
 
     Raises:
         ConfigurationError: the file exists, or cannot be written.
@@ -185,12 +186,12 @@ def writing(path: Path, *, replace: bool, mode: int = 0o644) -> Iterator[BinaryI
     if replace:
         check_replaceable(path)
     elif os.path.lexists(path):
-        raise _exists(path)
+        raise _exists(path, help)
     try:
         with fs_write.open_new(path, replace=replace, mode=mode) as file:
             yield file
     except FileExistsError:
-        raise _exists(path) from None
+        raise _exists(path, help) from None
     except OSError as problem:
         raise _unwritable(path, problem) from problem
 
@@ -211,8 +212,8 @@ def check_replaceable(path: Path) -> None:
         raise _unwritable(path, problem) from problem
 
 
-def _exists(path: Path) -> ConfigurationError:
-    return ConfigurationError(f"{path}: exists already, expected a new path")
+def _exists(path: Path, help: str | None = None) -> ConfigurationError:
+    return ConfigurationError(f"{path}: exists already, expected a new path", help=help)
 
 
 def _unwritable(path: Path, problem: Exception) -> ConfigurationError:

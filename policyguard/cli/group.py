@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 
 import click
@@ -20,7 +21,8 @@ from policyguard.errors import (
 )
 from policyguard.fs.write import discard_output
 from policyguard.hooks.former_options import BY_VERB, rename_former_options
-from policyguard.text import printable, printable_lines
+from policyguard.text import printable, printable_lines, quoted, quoted_list
+from policyguard.values import MAX_INTEGER
 
 VERBS = {
     "init": "Create example policies, a key, a trust file and a configuration.",
@@ -54,6 +56,8 @@ VERBS = {
 WITHOUT_CONFIG = frozenset({"init", "demo", "keys", "import", "hook"})
 """Verbs that read no configuration; `hook` has `--config` among its own options."""
 
+_NO_NUMBER = re.compile(r"'?(.*?)'? is not (?:a valid|in the range)", re.DOTALL)
+
 DEBUG_VARIABLE = "POLICYGUARD_DEBUG"
 
 
@@ -77,6 +81,13 @@ class VerbGroup(click.Group):
         """Complete a verb from its first letters without importing any verb."""
         verbs = [CompletionItem(verb, help=text) for verb, text in VERBS.items() if verb.startswith(incomplete)]
         return verbs + click.Command.shell_complete(self, ctx, incomplete)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in VERBS and not args[0].startswith("-"):
+            raise click.UsageError(f"found {quoted(args[0])}, expected a verb{_near(args[0], VERBS)}", ctx)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -134,6 +145,8 @@ def _run_verb(argv: Sequence[str]) -> int:
     argv, warnings = rename_former_options(argv, BY_VERB.get(argv[0] if argv else "", {}))
     for warning in warnings:
         print_error(warning)
+    if argv[:1] == ["help"]:
+        argv = [*argv[1:], "--help"]
     try:
         code = group.main(argv, prog_name="policyguard", standalone_mode=False)
     except click.exceptions.Exit as leave:
@@ -145,7 +158,7 @@ def _run_verb(argv: Sequence[str]) -> int:
         print_error("stopped")
         return 130
     except click.ClickException as problem:
-        print_error(_first_lower(problem.format_message()), _usage_help(problem))
+        print_error(_message(problem), _usage_help(problem))
         return codes.USAGE
     return code if isinstance(code, int) else codes.OK
 
@@ -181,6 +194,31 @@ def _make_streams_lenient() -> None:
 def _usage_help(problem: click.ClickException) -> str | None:
     context = getattr(problem, "ctx", None)
     return f"see `{context.command_path} --help`" if context is not None else None
+
+
+def _near(name: str, names: Iterable[str]) -> str:
+    from difflib import get_close_matches  # Only a misspelled name pays for this import.
+
+    close = get_close_matches(name[:80], list(names), n=1)
+    return f", did you mean `{close[0]}`?" if close else ""
+
+
+def _message(problem: click.ClickException) -> str:
+    """Write an error of click in the words of policyguard: what was found, and what is expected."""
+    if isinstance(problem, click.exceptions.NoSuchCommand):
+        verbs = list(getattr(getattr(problem.ctx, "command", None), "commands", ()))
+        near = _near(problem.command_name, verbs)
+        return f"found {quoted(problem.command_name)}, expected one of {quoted_list(verbs)}{near}"
+    kind = getattr(getattr(problem, "param", None), "type", None)
+    match, detail = _NO_NUMBER.match(problem.message), problem.format_message()
+    if match is not None and isinstance(kind, click.types.IntParamType | click.types.FloatParamType):
+        noun = "a number" if isinstance(kind, click.types.FloatParamType) else "a whole number"
+        minimum, maximum = getattr(kind, "min", None), getattr(kind, "max", None)
+        bounds = [] if minimum is None else [f"of at least {minimum}"]
+        bounds += [] if maximum is None or maximum >= MAX_INTEGER else [f"of at most {maximum}"]
+        expected = f"found {quoted(match[1])}, expected {noun} {' and '.join(bounds)}".rstrip()
+        detail = detail.replace(problem.message, expected)
+    return _first_lower(detail)
 
 
 def _first_lower(message: str) -> str:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from policyguard.config.file import SYSTEM_FILE
 from policyguard.model.decision import AUDIENCE, is_audience
+from policyguard.model.ids import ref_problem
 from policyguard.text import quoted
+from policyguard.values import Instant, parse_instant
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _CONFIG = "policyguard.config"
+ENFORCING = frozenset({"run"})
+"""Verbs that read no configuration of the current folder."""
+
+_MACHINE = f"The configuration; by default {SYSTEM_FILE}. The current folder has none."
+_MACHINE_OR_HERE = "The configuration; by default that of the machine or, for some verbs, of the current folder."
+_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_NO_SECONDS = re.compile(r"(T\d\d:\d\d)(Z|[+-]\d\d:\d\d)$")
 
 
 class FilePath(click.Path):
@@ -53,6 +64,21 @@ checkpoint_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object for machines.")
 
 
+def parse_account(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
+    """Check the value of `--subject`.
+
+    Args:
+        text: the value; None without the option.
+
+    Raises:
+        click.BadParameter: it is no `type:id`.
+    """
+    problem = None if text is None else ref_problem(text)
+    if problem is not None:
+        raise click.BadParameter(problem)
+    return text
+
+
 def start_options(command: F) -> F:
     """Add the options that say how a job is started to a command."""
     for option in (
@@ -66,8 +92,18 @@ def start_options(command: F) -> F:
 
 
 def take_start(chosen: dict[str, Any], argv: Sequence[str]) -> dict[str, Any]:
-    """Take the options of `start_options` out of the others, and check the command; see `check_command`."""
+    """Take the options of `start_options` out of the others, and check the command; see `check_command`.
+
+    Raises:
+        click.UsageError: a value or the command is malformed.
+    """
     check_command(argv)
+    for option in ("outputs", "data"):
+        for text in chosen[option]:
+            name, equals, path = text.partition("=")
+            if not (name and equals and path):
+                word = f"--{option.removesuffix('s')}"
+                raise click.UsageError(f"{word}: found {quoted(text)}, expected NAME=PATH such as `weights=/scratch/x`")
     return {name: chosen.pop(name) for name in ("confine", "from_commit", "outputs", "data")}
 
 
@@ -79,6 +115,26 @@ def check_command(argv: Sequence[str]) -> None:
     """
     if argv and argv[0].startswith("-"):
         raise click.UsageError(f"found {quoted(argv[0])} before CMD, expected an option of this verb, or a program")
+
+
+def parse_moment(text: str, *, of_date: int = 0) -> Instant:
+    """Parse a time of an option: RFC 3339 with or without seconds, or a date, which is its first moment in UTC.
+
+    Args:
+        text: the text of the option.
+        of_date: nanoseconds that are added to a date.
+
+    Raises:
+        click.BadParameter: it is neither.
+    """
+    try:
+        if _DATE.fullmatch(text):
+            return parse_instant(f"{text}T00:00:00Z") + of_date
+        return parse_instant(_NO_SECONDS.sub(r"\1:00\2", text))
+    except ValueError:
+        raise click.BadParameter(
+            f"found {quoted(text)}, expected a date such as `2027-01-05` or a time such as `2027-01-05T09:30:00Z`"
+        ) from None
 
 
 def guard_options(command: F) -> F:
@@ -100,7 +156,7 @@ def add_config_option(command: click.Command) -> click.Command:
                 type=_FILE,
                 expose_value=False,
                 callback=_remember,
-                help="The configuration; by default that of the machine or, for some verbs, of the current folder.",
+                help=_MACHINE if command.name in ENFORCING else _MACHINE_OR_HERE,
             )
         )
     return command

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from policyguard.cli.files import read_input
+from policyguard.cli.options import parse_moment
 from policyguard.cli.settings import needed, snapshot_keys
 from policyguard.config.file import Config
 from policyguard.decide.snapshot import Snapshot
@@ -17,20 +17,13 @@ from policyguard.model.request import MAX_REQUEST_BYTES
 from policyguard.policy_store.folder import grants_of, policy_set_of_folder
 from policyguard.policy_store.load import load_snapshot
 from policyguard.testing.suppose import Supposition, with_roles
-from policyguard.values import Instant, parse_instant
+from policyguard.values import Instant
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_NO_SECONDS = re.compile(r"(T\d\d:\d\d)(Z|[+-]\d\d:\d\d)$")
-
 
 def _at(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Instant | None:
-    if text is None:
-        return None
-    try:
-        return parse_instant(_NO_SECONDS.sub(r"\1:00\2", text))
-    except ValueError as problem:
-        raise click.BadParameter(str(problem)) from problem
+    return None if text is None else parse_moment(text)
 
 
 _OPTIONS = {
@@ -51,7 +44,7 @@ _OPTIONS = {
     "contributor": click.option(
         "--contributor", "contributors", multiple=True, metavar="TYPE:ID", help="Suppose whose work it is."
     ),
-    "at": click.option("--at", callback=_at, metavar="TIME", help="Suppose this time, such as 2027-01-05T03:00Z."),
+    "at": click.option("--at", callback=_at, metavar="TIME", help="Suppose this time: a date, or 2027-01-05T03:00Z."),
 }
 
 

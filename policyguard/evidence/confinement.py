@@ -189,7 +189,7 @@ def _resolved(path: str, inputs: JobInputs) -> str:
     full = os.path.join(inputs.directory, path)
     if not os.path.exists(full):
         raise EvidenceError(
-            f"`{printable_name(path)}`: found no such file or folder, expected one for the confined job"
+            f"`{printable_name(path)}`: found no such file or folder, expected one for the confined job: create it"
         )
     return os.path.realpath(full)
 

@@ -26,7 +26,7 @@ from policyguard.keyfiles import (
 
 @click.group("keys")
 def command() -> None:
-    """Create keys and show their ids."""
+    """Create keys, show their ids, and hand a log over to a new key."""
 
 
 @command.command("new")

@@ -15,17 +15,19 @@ from policyguard.audit.receipt import SignedDecision
 from policyguard.audit.stores.used import UsedDecisions
 from policyguard.cli.files import check_replaceable, replace_file
 from policyguard.cli.jobs import configured_collectors
-from policyguard.cli.options import guard_options, start_options, take_start, trust_option
+from policyguard.cli.options import guard_options, parse_account, start_options, take_start, trust_option
 from policyguard.cli.output import say, say_explanation
 from policyguard.cli.settings import open_guard, operator_settings
-from policyguard.config.file import Config
+from policyguard.config.file import FILE_NAME, SYSTEM_FILE, Config
 from policyguard.config.job_file import current_folder, read_job_file, with_start
 from policyguard.config.operator import check_declared_paths
+from policyguard.config.paths import job_folders
 from policyguard.config.trust_file import read_trust
-from policyguard.errors import AccessDenied, PolicyGuardError
+from policyguard.errors import AccessDenied, ConfigurationError, PolicyGuardError
 from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.identity import Caller, calling_account
 from policyguard.exit_codes import code_of_decision
+from policyguard.fs.ownership import is_below
 from policyguard.guard import Guard
 from policyguard.hooks.launcher.launch import WatchOptions, launch
 from policyguard.hooks.launcher.refusals import log_undecided
@@ -33,6 +35,7 @@ from policyguard.hooks.watch.policies import Accepts, trust_accepts
 from policyguard.keyfiles import read_passphrase
 from policyguard.model.decision import DEFAULT_AUDIENCE
 from policyguard.model.request import Request
+from policyguard.text import quoted
 
 
 @click.command("run", context_settings={"allow_interspersed_args": False})
@@ -40,7 +43,10 @@ from policyguard.model.request import Request
 @trust_option
 @click.option("--job", type=click.Path(path_type=Path), required=True, help="The job file.")
 @click.option(
-    "--subject", metavar="TYPE:ID", help="Who asks; for accounts that the configuration lists in `speakFor:`."
+    "--subject",
+    callback=parse_account,
+    metavar="TYPE:ID",
+    help="Who asks; for accounts that the configuration lists in `speakFor:`.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Write the SignedDecision to this file.")
 @click.option(
@@ -78,7 +84,7 @@ def command(
     caller = calling_account(config.measurement.accounts, config.measurement.speak_for)
     request, inputs = _read(job, argv, caller.name if subject is None else subject, start, config)
     if out is not None:
-        check_replaceable(out)
+        _check_out(out)
 
     def tell(signed: SignedDecision) -> None:
         if out is not None:
@@ -108,11 +114,30 @@ def _read(
     return request, inputs
 
 
+def _check_out(out: Path) -> None:
+    """Refuse a file that cannot be written, or that would change the work tree that was just measured."""
+    check_replaceable(out)
+    _, *repository = job_folders(current_folder())
+    if any(is_below(os.path.realpath(out), top) for top in repository):
+        raise click.UsageError(f"--out: found {quoted(str(out))} in the job's repository, expected a path outside it")
+
+
+def _check_configured(config: Config) -> None:
+    for name in ("policies", "key", "log") if config.source is None else ():
+        if getattr(config, name) is None:
+            raise ConfigurationError(
+                f"--{name} is missing, expected a path",
+                help=f"give --config FILE: `run` reads that or {SYSTEM_FILE} only, and no {FILE_NAME} of the current "
+                "folder, because the account that submits a job chooses the folder",
+            )
+
+
 def _opened(
     opened: ExitStack, config: Config, request: Request, asking: tuple[Caller, str | None], replay_store: Path | None
 ) -> tuple[Guard, Trust, UsedDecisions | None]:
     """Open what a launch needs; if one of these cannot be used, the refusal is logged."""
     try:
+        _check_configured(config)
         guard = opened.enter_context(open_guard(config, collectors=configured_collectors(config)))
         trust = own_trust(guard, config) if config.trust is None else read_trust(config.trust)
         return (

@@ -25,7 +25,7 @@ from policyguard.scan.advice import advice
 from policyguard.scan.files import Options, Progress, scan_paths
 from policyguard.scan.findings import REASONS, CheckpointScan, Verdict
 from policyguard.scan.picklescan import SecondOpinion
-from policyguard.text import printable
+from policyguard.text import counted, printable
 
 _COLOURS = {Verdict.CLEAN: "green", Verdict.UNKNOWN: "yellow", Verdict.HOSTILE: "red"}
 _MAX_GLOBALS = 8
@@ -212,7 +212,8 @@ def _say_scan(scan: CheckpointScan) -> None:
     say(f"{scan.verdict.value.upper():<8}", nl=False, fg=_COLOURS[scan.verdict], bold=True)
     say(f" {scan.format:<12} {printable(scan.path)}")
     for reason in scan.reasons:
-        say(f"         {reason.code}  {reason.text}" + (f" (at {reason.where})" if reason.where else ""))
+        text = REASONS[reason.code][1] if reason.code == "ckpt.missing" else reason.text
+        say(f"         {reason.code}  {text}" + (f" (at {reason.where})" if reason.where else ""))
     if scan.globals and scan.verdict is not Verdict.CLEAN:
         names = printable(", ".join(scan.globals[:_MAX_GLOBALS]))
         more = len(scan.globals) - _MAX_GLOBALS
@@ -234,4 +235,4 @@ def _say_total(scans: Sequence[CheckpointScan]) -> None:
     counts = {verdict: sum(scan.verdict is verdict for scan in scans) for verdict in Verdict}
     size = sum(scan.size_bytes for scan in scans)
     summary = ", ".join(f"{count} {verdict.value}" for verdict, count in counts.items())
-    say(f"{len(scans)} files, {size} bytes: {summary}")
+    say(f"{counted(len(scans), 'file')}, {counted(size, 'byte')}: {summary}")

@@ -20,6 +20,7 @@ from policyguard.cli.jobs import measure_job
 from policyguard.cli.options import (
     audience_option,
     json_option,
+    parse_account,
     start_options,
     take_start,
     trust_option,
@@ -44,7 +45,9 @@ from policyguard.verify import VerifiedDecision, verify
 @audience_option
 @click.option("--request", "request_file", help="The request this worker is about to run, `-` for standard input.")
 @click.option("--job", type=click.Path(path_type=Path), help="The job file this worker is about to run, with CMD.")
-@click.option("--subject", metavar="TYPE:ID", help="With --job: who asked, if `run` was given --subject.")
+@click.option(
+    "--subject", callback=parse_account, metavar="TYPE:ID", help="With --job: who asked, if `run` was given --subject."
+)
 @click.option(
     "--replay-store", type=click.Path(path_type=Path), help="Remember used decisions in this file; refuse a second use."
 )

@@ -170,7 +170,9 @@ def _start_problem(inputs: JobInputs, facts: Facts, folder: JobFolder) -> Eviden
         # INVARIANT I15: a job that is to be confined and cannot be does not start; there is no silent downgrade.
         # INVARIANT I2: a job that names files which cannot be measured does not start, whatever the policies read.
         if is_needed and (path in facts.missing or path not in facts.entries):
-            return EvidenceError(f"{path}: {facts.missing.get(path, 'this guard does not measure it')}")
+            reason = str(facts.missing.get(path, "this guard does not measure it"))
+            # A reason begins with the name of the collector, often the last part of the path.
+            return EvidenceError(f"{path}: {reason.removeprefix(path.rpartition('.')[2] + ': ')}")
     try:
         if inputs.confine:
             check_confinement(inputs, facts.bound, folder)

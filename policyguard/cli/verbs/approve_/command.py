@@ -21,7 +21,7 @@ from policyguard.attest.approval import (
 from policyguard.attest.dsse import sign
 from policyguard.attest.signers import Signers
 from policyguard.cli.files import write_new
-from policyguard.cli.options import check_command, json_option, key_option, policies_option
+from policyguard.cli.options import check_command, json_option, key_option, parse_account, policies_option
 from policyguard.cli.output import say, say_json
 from policyguard.cli.settings import needed, settings
 from policyguard.cli.verbs.approve_.destinations import (
@@ -50,7 +50,12 @@ from policyguard.values import NANOSECONDS_PER_S, Instant, parse_duration_s
 @policies_option
 @key_option
 @click.option("--job", type=click.Path(path_type=Path), help="Approve this job file with CMD, run from here.")
-@click.option("--subject", metavar="TYPE:ID", help="With --job: who will run it, if the job file does not say so.")
+@click.option(
+    "--subject",
+    callback=parse_account,
+    metavar="TYPE:ID",
+    help="With --job: who will run it, if the job file does not say so.",
+)
 @click.option("--request", "request_file", help="Approve the AuthZEN request in this file, `-` for standard input.")
 @click.option("--tree", help="Approve this git tree; with --action and --resource.")
 @click.option("--checkpoint", help="Approve the checkpoint with this SHA-256; with --action and --resource.")

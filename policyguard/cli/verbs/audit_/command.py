@@ -17,6 +17,7 @@ from policyguard.attest.dsse import parse
 from policyguard.attest.keys import encode_base64
 from policyguard.audit.check import LogSummary, RotatedLogError, check_chain
 from policyguard.audit.check_claims import check_claims
+from policyguard.audit.checkpoint import read_checkpoint
 from policyguard.audit.head import read_head
 from policyguard.audit.proofs import latest_note, prove_consistency, prove_inclusion, row_at
 from policyguard.audit.receipt import SignedDecision
@@ -43,6 +44,7 @@ from policyguard.exit_codes import FINDINGS, OK
 from policyguard.text import counted
 
 POLL_S = 0.5
+_LATER = ", the last one of the checkpoint; entries that were cut off after it cannot be noticed"
 ENTRY = click.IntRange(0, 2**63 - 1)
 """An index that SQLite can represent."""
 
@@ -84,6 +86,7 @@ def verify(checkpoints: tuple[Path, ...], previous: tuple[Path, ...], as_json: b
         store = opened.enter_context(SqliteStore.open(path, read_only=True))
         older = [opened.enter_context(SqliteStore.open(name, read_only=True)) for name in previous]
         notes = read_notes(checkpoints, {opened_store.origin for opened_store in (*older, store)})
+        known = max((note.size for note in map(read_checkpoint, notes) if note.origin == store.origin), default=0)
         logs = log_keys(config, store.origin)
         head = read_head(head_location(config, path), store.origin)
         head_note = None if head is None or head.note is None else head.note.encode()
@@ -92,7 +95,9 @@ def verify(checkpoints: tuple[Path, ...], previous: tuple[Path, ...], as_json: b
             check_claims([*older, store], time.time_ns())
         except AuditError as problem:
             return _broken(problem, as_json)
-    return _sound(summary, as_json, signed=logs is not None, judged=bool(notes or head_note))
+        if head is None and config.state_dir is not None:
+            say(f"no head file for {store.origin} of {path} in {config.state_dir}", err=True, fg="yellow")
+    return _sound(summary, as_json, signed=logs is not None, judged=summary.checkpoint.size if head_note else known)
 
 
 @command.command("show")
@@ -114,6 +119,8 @@ def show(entry: int | None, as_json: bool, log: Path | None, **chosen: Any) -> i
             if isinstance(result, AuditError):
                 unreadable += 1
                 say(f"policyguard: {'' if entry is not None else 'skipped: '}{result}", err=True, fg="red")
+                if entry is not None:
+                    say("  help: `policyguard audit verify` says whether the log was changed, and where", err=True)
                 continue
             matched += 1
             _show(number, result, as_json=as_json, is_one=entry is not None)
@@ -210,7 +217,7 @@ def _broken(problem: AuditError, as_json: bool) -> int:
     return FINDINGS
 
 
-def _sound(summary: LogSummary, as_json: bool, *, signed: bool, judged: bool) -> int:
+def _sound(summary: LogSummary, as_json: bool, *, signed: bool, judged: int) -> int:
     checkpoint = summary.checkpoint
     if as_json:
         say_json(
@@ -222,7 +229,7 @@ def _sound(summary: LogSummary, as_json: bool, *, signed: bool, judged: bool) ->
                 "root": checkpoint.root.hex(),
                 "checkpoints": summary.checkpoints,
                 "approvals": summary.approvals,
-                **({} if judged else {"end_checked": False}),
+                **({"judged_up_to": judged - 1} if judged else {"end_checked": False}),
             }
         )
         return 0
@@ -235,6 +242,8 @@ def _sound(summary: LogSummary, as_json: bool, *, signed: bool, judged: bool) ->
     )
     if not judged:
         say(f"sound up to {checkpoint.size}; the end cannot be judged: give --checkpoint, or --state-dir of the guard")
+    else:
+        say(f"judged up to entry {judged - 1}" + ("" if judged == checkpoint.size else _LATER))
     if not signed:
         say("signatures were not checked: give --trust or --key to know who signed", err=True, fg="yellow")
     return 0

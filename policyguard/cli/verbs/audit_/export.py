@@ -53,7 +53,7 @@ def export_command(kind: str, output: Path | None, force: bool, log: Path | None
             with writer(sys.stdout.buffer) as write:
                 _, unreadable = _copy(store, wanted, write)
             return FINDINGS if unreadable else OK
-        with writing(output, replace=force, mode=PRIVATE) as file, writer(file) as write:
+        with writing(output, replace=force, mode=PRIVATE, help="`--force` replaces it") as file, writer(file) as write:
             copied, unreadable = _copy(store, wanted, write)
     say(f"{output}: {counted(copied, 'entry')}", err=True)
     return FINDINGS if unreadable else OK

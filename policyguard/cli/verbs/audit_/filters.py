@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from policyguard.audit.stores.sqlite import SqliteStore
+from policyguard.cli.options import parse_moment
 from policyguard.cli.verbs.audit_.entries import EntryText, entry_or_problem
 from policyguard.errors import AuditError, RequestError
 from policyguard.model.ids import is_action
@@ -23,7 +24,6 @@ from policyguard.values import NANOSECONDS_PER_S, Instant, parse_instant
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _REASON = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*", re.ASCII)
 _DAY_NS = 86_400 * NANOSECONDS_PER_S
 _NAMES = ("subject", "action", "resource", "since", "until", "decision", "reason")
@@ -126,7 +126,7 @@ def _id(text: str | None, parse: Callable[[str], Request]) -> str | None:
             # An id that no request could have matches nothing, in silence; a pattern is such an id.
             parse(text)
         except RequestError as problem:
-            raise click.BadParameter(f"{problem.message}; ids are literal, expected one such as `user:alice`") from None
+            raise click.BadParameter(f"{problem.message}; ids are literal") from None
     return text
 
 
@@ -143,18 +143,8 @@ def _reason(_context: click.Context, _parameter: click.Parameter, text: str | No
 
 
 def _since(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Instant | None:
-    return None if text is None else _moment(text, of_date=0)
+    return None if text is None else parse_moment(text)
 
 
 def _until(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Instant | None:
-    return None if text is None else _moment(text, of_date=_DAY_NS)
-
-
-def _moment(text: str, *, of_date: int) -> Instant:
-    is_date = _DATE.fullmatch(text) is not None
-    try:
-        return parse_instant(f"{text}T00:00:00Z") + of_date if is_date else parse_instant(text)
-    except ValueError:
-        raise click.BadParameter(
-            f"found {quoted(text)}, expected a date such as `2027-01-05` or a time such as `2027-01-05T09:30:00Z`"
-        ) from None
+    return None if text is None else parse_moment(text, of_date=_DAY_NS)
