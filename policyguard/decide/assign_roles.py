@@ -76,10 +76,15 @@ def _binding_errors(roles: Sequence[Role], bindings: Sequence[Binding]) -> Itera
     known = {role.name for role in roles}
     for binding in bindings:
         if binding.role not in known:
+            # Imported here, so that only an unknown role pays for it.
+            from difflib import get_close_matches
+
+            near = get_close_matches(binding.role[:200], sorted(known), n=1)
             yield PolicyError(
                 f"found the unknown role `{binding.role}`, expected one that `Roles` defines",
                 span=binding.span,
                 code="PG503",
+                help=f"did you mean `{near[0]}`?" if near else None,
             )
         # INVARIANT I6: subjects and roles live in namespaces of their own; nobody is named like a role.
         if ref_problem(binding.subject) is not None or binding.subject.startswith(ROLE_PREFIX):

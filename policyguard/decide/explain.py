@@ -6,6 +6,7 @@ values are hidden. Pure.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from policyguard.decide.redaction import reads_traced
 from policyguard.decide.snapshot import Snapshot
 from policyguard.model.decision import Decision, UnmetQuorum
 from policyguard.model.facts import COMMANDS, Facts
-from policyguard.text import printable, quoted_list
+from policyguard.text import counted, printable, quoted_list
 from policyguard.values import format_instant
 
 MAX_EXPLAINED_RULES = 5
@@ -99,8 +100,7 @@ class _Explanation:
         for rule in fired:
             yield f"because  rule `{rule.id}` {_VERBS[rule.effect]}  ({rule.span})"
             yield from self._atoms(rule, self.admitted)
-        for rule in failed:
-            yield from self._failed(rule, self.admitted)
+        yield from self._all_failed(failed, self.admitted, full=full)
         if not self.decision.allowed and not self.decision.determining:
             yield from self._nearly(self.admitted)
         for gap in self.decision.unmet_approvals:
@@ -124,6 +124,49 @@ class _Explanation:
             return f"unknown resource type `{type_name}`" + _near(type_name, list(schema.resources))
         type_name = self.request.subject.type
         return f"unknown subject type `{type_name}`" + _near(type_name, list(schema.subjects))
+
+    def _all_failed(self, failed: Sequence[CompiledRule], admitted: Admitted, *, full: bool) -> Iterator[str]:
+        """Explain the rules that failed; a fact that several of them need is one block, unless all is shown."""
+        reasons = {rule.id: self._reasons(rule, admitted) for rule in failed}
+        uses = Counter(reason for rule_reasons in reasons.values() for reason in rule_reasons)
+        grouped: dict[str, list[CompiledRule]] = {}
+        for rule in failed:
+            if full or all(uses[reason] == 1 for reason in reasons[rule.id]):
+                yield from self._failed(rule, admitted)
+                continue
+            for reason in reasons[rule.id]:
+                grouped.setdefault(reason, []).append(rule)
+        named, further = set[str](), list[str]()
+        # What denies comes before what does not allow, and what concerns most rules first.
+        for reason, rules in sorted(grouped.items(), key=lambda block: -sum(rule.effect == DENY for rule in block[1])):
+            if named.issuperset(rule.id for rule in rules):
+                further.append(reason)
+                continue
+            named |= {rule.id for rule in rules}
+            yield f"because  {reason}, so {counted(len(rules), 'rule')} could not be evaluated"
+            for effect, result in ((DENY, "denied by"), (ALLOW, "not allowed by"), (REQUIRE, "approval needed by")):
+                if names := [rule.id for rule in rules if rule.effect == effect]:
+                    yield f"           {result} {quoted_list(names, max_names=MAX_NAMES)}"
+        if further:
+            yield "because  some of these rules need more than that"
+            yield from (f"           {reason}" for reason in further)
+
+    def _reasons(self, rule: CompiledRule, admitted: Admitted) -> tuple[str, ...]:
+        """List what the errors of a rule come from: each fact that is missing or too weak, else the error itself."""
+        admitted = apply_minimum_assurance(admitted, rule.assurance)
+        reasons: dict[str, None] = {}
+        for atom, seen in self._values(rule, admitted):
+            if isinstance(atom.outcome, EvalError):
+                paths = sorted(path for path in paths_read(atom.expression) if len(path) > 1)
+                absent = [self._fact(path, admitted) for path in paths if self._is_missing(path, admitted)]
+                reasons |= dict.fromkeys(absent or [seen or atom.outcome.message])
+        return tuple(reasons)
+
+    def _is_missing(self, path: tuple[str, ...], admitted: Admitted) -> bool:
+        dotted = f"{path[0]}.{path[1]}"
+        if dotted in (admitted.weak or ()):
+            return True
+        return dotted not in self.facts.entries and path[1] not in getattr(admitted, path[0])
 
     def _failed(self, rule: CompiledRule, admitted: Admitted) -> Iterator[str]:
         """Explain a rule that failed: each missing fact once, and the consequence."""

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import structs
 
 from policyguard.errors import PolicyErrors, RequestError
-from policyguard.model.facts import Approval, Fact, Facts, claims
+from policyguard.model.facts import Approval, Assurance, Fact, Facts, claims
 from policyguard.model.policy import Binding, PolicySet, Schema, ValueType
 from policyguard.model.request import Request
 from policyguard.policy.nodes import Mapping as MapNode
@@ -23,6 +23,7 @@ from policyguard.values import FrozenMap, Instant, Span, Value
 SOURCE = "supposed"
 """What an explanation names as the source of a supposed fact."""
 
+_ENTITIES = ("resource", "subject", "context")
 _FACT = re.compile(r"(?P<path>[a-z_]+\.[a-z0-9_]+)(?P<member>(?:\.[a-z0-9_]+)*)=(?P<value>.+)")
 
 
@@ -154,14 +155,12 @@ def _add_text(
             f"found {quoted(text)}, expected PATH=VALUE or PATH=VALUE@ASSURANCE, such as `resource.gpus=8@measured`",
             path="--fact",
         )
-    value, at, word = match["value"].rpartition("@")
-    assurance = ASSURANCES.get(word) if at else None
-    if assurance is None:
-        value = match["value"]
+    value, assurance = _with_assurance(match["value"])
     path, members = match["path"], match["member"].split(".")[1:]
     for member in reversed(members):
         value = f"{{{member}: {value}}}"
     added: dict[str, Fact] = {}
+    _check_owner(reader, request, path)
     _add_document(reader, added, request, f"--fact {path}{match['member']}", f"{path}: {value}".encode(), now)
     for name, fact in added.items():
         known = reader.attributes(request, name.partition(".")[0])[name.partition(".")[2]].type
@@ -171,6 +170,33 @@ def _add_text(
             fact = structs.replace(fact, value=_merge(earlier.value, fact.value), assurance=earlier.assurance)
         entries[name] = fact if assurance is None else structs.replace(fact, assurance=assurance)
     return (*path.split("."), *members)
+
+
+def _check_owner(reader: FactReader, request: Request, path: str) -> None:
+    """Refuse a path that lacks `resource.`, `subject.` or `context.` before it."""
+    owner, _, name = path.partition(".")
+    near = next((entity for entity in _ENTITIES if owner in reader.attributes(request, entity)), None)
+    if owner not in _ENTITIES and near is not None:
+        raise RequestError(
+            f"found {quoted(path)}, expected `{near}.{owner}.{name}`",
+            path="--fact",
+            help="a path begins with `resource.`, `subject.` or `context.`",
+        )
+
+
+def _with_assurance(text: str) -> tuple[str, Assurance | None]:
+    """Take the assurance off a value; what follows an `@` and is none belongs to the value."""
+    value, at, word = text.rpartition("@")
+    if not at:
+        return text, None
+    near = nearest(word, ASSURANCES) if word.isalpha() else None
+    if word not in ASSURANCES and near is not None:
+        raise RequestError(
+            f"found the assurance {quoted(word)}, expected {one_of(list(ASSURANCES), near)}",
+            path="--fact",
+            help=f'did you mean `@{near}`? A value with an `@` is text in quotes: `"{printable(text)}"`',
+        )
+    return (value, ASSURANCES[word]) if word in ASSURANCES else (text, None)
 
 
 def _check_members(members: Sequence[str], type_: ValueType, schema: Schema, text: str) -> None:

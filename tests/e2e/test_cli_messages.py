@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from policyguard.confinement.landlock import abi_version
+from policyguard.confinement.profile import NEWEST_ABI
 from tests.attacks.git_lab import git
 from tests.e2e.cli_lab import CliLab
 
@@ -154,3 +155,17 @@ def test_a_missing_output_is_to_be_created(lab: CliLab, job: Path, tmp_path: Pat
     ended = lab.here("run", *options, "--output", f"weights={tmp_path / 'none'}", "--", "python3", "train.py")
     assert (ended.code, ended.err.count("confinement:")) == (69, 1)
     assert "none`: found no such file or folder, expected one for the confined job: create it" in ended.err
+
+
+def test_explain_says_how_facts_are_supposed(lab: CliLab) -> None:
+    """A request in words lacks what `run` measures; with facts that are supposed there is no hint."""
+    request = ("user:alice", "job:submit", "job:team/vision/run-1", "gpus=8")
+    assert "`--fact PATH=VALUE@measured`, or `--facts FILE`" in lab.here("explain", *request).err
+    assert lab.here("explain", *request, "--fact", "resource.code.dirty=false").err == ""
+    misspelled = lab.here("explain", *request, "--role", "resercher@vision")
+    assert "did you mean `researcher`?" in misspelled.err
+
+
+@pytest.mark.skipif(abi_version()[0] < 7, reason="the kernel's Landlock is not newer than what a decision records")
+def test_doctor_says_which_interface_a_decision_records(lab: CliLab) -> None:
+    assert f"uses Landlock ABI {NEWEST_ABI} of the kernel's {abi_version()[0]}" in lab.here("doctor").out

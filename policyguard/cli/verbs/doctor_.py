@@ -28,7 +28,7 @@ from policyguard.cli.verbs.init_ import example_policies
 from policyguard.config.file import Config
 from policyguard.config.trust_file import policy_signers, read_trust
 from policyguard.confinement.landlock import abi_version
-from policyguard.confinement.profile import missing_before
+from policyguard.confinement.profile import NEWEST_ABI, missing_before
 from policyguard.errors import PolicyGuardError, VerificationError
 from policyguard.exit_codes import FINDINGS, OK
 from policyguard.guard import Guard
@@ -124,7 +124,9 @@ def _confinement() -> str:
     if not abi:
         return f"`run --confine` starts no job here: {reason}"
     gaps = missing_before(abi)
-    return f"`run --confine` uses Landlock ABI {abi}" + (f"; not enforced: {'; '.join(gaps)}" if gaps else "")
+    kernel = f" of the kernel's {abi}" if abi > NEWEST_ABI else ""
+    uses = f"`run --confine` uses Landlock ABI {min(abi, NEWEST_ABI)}{kernel}"
+    return uses + (f"; not enforced: {'; '.join(gaps)}" if gaps else "")
 
 
 def _holders(config: Config, trust: Trust) -> Iterator[str]:

@@ -31,6 +31,8 @@ from policyguard.testing.suppose import Supposition, supposed_facts
 from policyguard.text import printable
 from policyguard.values import Instant, format_instant
 
+_SUPPOSE = "  help: a fact that only `run` measures can be supposed: `--fact PATH=VALUE@measured`, or `--facts FILE`"
+
 
 @click.command("explain")
 @policies_option
@@ -79,6 +81,8 @@ def _say(decision: Decision, explanation: str, note: str | None, *, as_json: boo
         say("HYPOTHETICAL  nothing was measured, signed or logged")
         say(f"supposed {note}\n")
     say_explanation(explanation)
+    if note is None and decision.errored:
+        say(_SUPPOSE, err=True)
 
 
 def _decide(config: Config, request: Request, observed: tuple[str, ...]) -> Decision:

@@ -153,3 +153,46 @@ def test_explaining_again_says_the_same(snapshot: Snapshot) -> None:
     decision = decide(snapshot, name="evil")
     assert decision.explain() == decision.explain()
     assert len(decision.explain(full=True)) > len(decision.explain())
+
+
+SEVERAL = """
+apiVersion: policyguard/v1
+kind: Schema
+subjects: {user: {}}
+resources:
+  job: {id: "*", actions: [submit], attributes: {gpus: {type: int}, clean: {type: bool}, quota: {type: int}}}
+---
+apiVersion: policyguard/v1
+kind: Policy
+metadata: {name: jobs}
+rules:
+  - {id: small, effect: allow, actions: [job:submit], resources: {type: job}, when: resource.gpus < 8}
+  - {id: none, effect: deny, actions: [job:submit], resources: {type: job}, when: resource.gpus < 1}
+  - {id: dirty, effect: deny, actions: [job:submit], resources: {type: job},
+     when: "!resource.clean && resource.gpus > 1"}
+  - {id: over, effect: deny, actions: [job:submit], resources: {type: job}, when: resource.quota < 1}
+  - {id: named, effect: deny, actions: [job:submit], resources: {type: job}, when: resource.id == "x"}
+"""
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_fact_that_several_rules_need_is_one_block(full: bool) -> None:
+    """What decided comes first; each missing fact is there once, and `full` has a block for each rule."""
+    policies = load({"p.yaml": SEVERAL.encode()})
+    engine = Engine(Snapshot.of(policies, grants_of(policies)))
+    request = Request.of("user:alice", "job:submit", "job:x")
+    decision = engine.decide(Facts(request, {}, contributors=()), 1_800_000_000 * 10**9)
+    lines = engine.explain(decision, full=full).split("\n")[2:-1]
+    assert lines[0].startswith("because  rule `named` denies")
+    if full:
+        assert sum("could not be evaluated" in line for line in lines) == 4
+        return
+    assert [line.partition("  (")[0] for line in lines[2:]] == [
+        "because  rule `over` could not be evaluated, so it denies",
+        "           resource.quota is missing",
+        "because  resource.gpus is missing, so 3 rules could not be evaluated",
+        "           denied by `dirty`, `none`",
+        "           not allowed by `small`",
+        "because  some of these rules need more than that",
+        "           resource.clean is missing",
+    ]

@@ -142,3 +142,35 @@ def test_supposed_roles_replace_those_of_the_subject_only() -> None:
 def test_a_role_without_its_domain_is_an_error(text: str) -> None:
     with pytest.raises(RequestError, match="expected ROLE@DOMAIN"):
         with_roles(POLICIES, "user:ann", (text,))
+
+
+NEARLY: dict[str, tuple[str, str, str]] = {
+    "a misspelled assurance": (
+        "resource.gpus=8@meassured",
+        "found the assurance `meassured`",
+        "did you mean `@measured`",
+    ),
+    "an assurance in capitals": ("resource.gpus=8@Measured", "found the assurance `Measured`", "text in quotes"),
+    "a path without its owner": (
+        "code.dirty=false",
+        "found `code.dirty`, expected `resource.code.dirty`",
+        "`resource.`",
+    ),
+    "a context without its owner": ("mail.x=1", "found `mail.x`, expected `context.mail.x`", "`context.`"),
+}
+
+
+@pytest.mark.parametrize(("text", "message", "help"), NEARLY.values(), ids=NEARLY.keys())
+def test_what_is_nearly_a_fact_is_refused(text: str, message: str, help: str) -> None:
+    """It is not taken for a value that happens to have an `@`, and the message says what was probably meant."""
+    with pytest.raises(RequestError) as caught:
+        supposed_facts(REQUEST, POLICIES.schema, Supposition(facts=(text,)), 0)
+    assert message in caught.value.message
+    assert help in (caught.value.help or "")
+
+
+@pytest.mark.parametrize("value", ["me@example.org", '"me@meassured"'])
+def test_an_address_is_a_value(value: str) -> None:
+    """What follows an `@` belongs to the value where it is no assurance, or in quotes."""
+    facts = supposed_facts(REQUEST, POLICIES.schema, Supposition(facts=(f"context.mail={value}",)), 0)
+    assert facts.entries["context.mail"].value == value.strip('"')
