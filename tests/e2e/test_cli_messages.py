@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from policyguard.confinement.landlock import abi_version
 from policyguard.confinement.profile import NEWEST_ABI
 from tests.attacks.git_lab import git
 from tests.e2e.cli_lab import CliLab
+from tests.unit.test_docs_run import ROOT, blocks
 
 RUN = ("run", "--job", "job.yaml")
 
@@ -169,3 +172,25 @@ def test_explain_says_how_facts_are_supposed(lab: CliLab) -> None:
 @pytest.mark.skipif(abi_version()[0] < 7, reason="the kernel's Landlock is not newer than what a decision records")
 def test_doctor_says_which_interface_a_decision_records(lab: CliLab) -> None:
     assert f"uses Landlock ABI {NEWEST_ABI} of the kernel's {abi_version()[0]}" in lab.here("doctor").out
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_the_job_of_a_page_runs_after_init(page: str, lab: CliLab) -> None:
+    """The commands that a page shows make a job beside the lab, and start it."""
+    lab.path(".gitconfig").write_text("[user]\nname = alice\nemail = alice@lab.example\n")
+    (block,) = [text for text in blocks(ROOT / page, "console") if "policyguard run " in text]
+    lines = [line.removeprefix("$ ") for line in block.splitlines()]
+    start = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from policyguard.cli.main import main; main()"
+    script = f'set -e; policyguard() {{ "{sys.executable}" -B -P -c "{start}" "$@"; }}\n' + "\n".join(lines)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {"PATH": path, "HOME": str(lab.folder), "NO_COLOR": "1"}
+    ended = subprocess.run(
+        ["bash", "-c", script],
+        cwd=lab.folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (ended.returncode, ended.stdout) == (0, "trained\n"), ended.stderr
