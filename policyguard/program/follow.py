@@ -53,7 +53,8 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
 
     `kind` is script, module, inline, binary, shell or unknown. `path` is the absolute path of its file, "" for a module
     of the environment and for text; `module` is the name after `-m`. `reason` says why it is unknown. `started` are the
-    executables on the way, `options` what the Pythons among them got, also where the program is unknown.
+    executables on the way, `options` what the Pythons among them got, also where the program is unknown; `commands` are
+    the command lines that start the first of them.
     """
 
     kind: str
@@ -62,6 +63,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     started: tuple[str, ...] = ()
     options: tuple[tuple[str, str], ...] = ()
+    commands: tuple[tuple[str, ...], ...] = ()
 
 
 def follow(argv: Sequence[str], directory: str, environment: Mapping[str, str], resolve: Resolve) -> Program:
@@ -78,7 +80,12 @@ def follow(argv: Sequence[str], directory: str, environment: Mapping[str, str], 
         program = following.run()
     except NotFollowed as problem:
         program = Program(kind="unknown", reason=str(problem))
-    return msgspec.structs.replace(program, started=tuple(following.started), options=tuple(following.options))
+    return msgspec.structs.replace(
+        program,
+        started=tuple(following.started),
+        options=tuple(following.options),
+        commands=tuple(following.commands),
+    )
 
 
 class _Following:
@@ -87,6 +94,7 @@ class _Following:
         self.started: list[str] = []
         self.options: list[tuple[str, str]] = []
         self._script_of_line = ""
+        self.commands: list[tuple[str, ...]] = []
 
     def run(self) -> Program:
         for _ in range(MAX_STEPS):
@@ -108,6 +116,7 @@ class _Following:
             raise NotFollowed("a wrapper has no command")
         executable = self._resolve(self._argv, self._directory, self._environment)
         self.started.append(executable)
+        self.commands.append(self._argv)
         # What a program does depends on what the link leads to, not on its name.
         name, arguments = os.path.basename(os.path.realpath(executable)), self._argv[1:]
         if PYTHON.match(name):

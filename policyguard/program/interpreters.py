@@ -148,6 +148,16 @@ def shell_command(argv: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
     Raises:
         NotFollowed: an option is unknown, commands come from standard input, or the text is more than plain words.
     """
+    is_text, operands = shell_operands(argv)
+    return (None, plain_command(operands[0])) if is_text else (operands[0], ())
+
+
+def shell_operands(argv: tuple[str, ...]) -> tuple[bool, tuple[str, ...]]:
+    """Read the options of a shell: whether it runs text (`-c`), and its operands: that or a script, and arguments.
+
+    Raises:
+        NotFollowed: an option is unknown, or commands come from standard input.
+    """
     position, is_text = 0, False
     while position < len(argv) and argv[position][:1] in ("-", "+") and argv[position] not in ("-", "--"):
         word = argv[position]
@@ -165,9 +175,7 @@ def shell_command(argv: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
     rest = argv[position + 1 if argv[position : position + 1] in (("-",), ("--",)) else position :]
     if not rest:
         raise NotFollowed("a shell reads its commands from standard input")
-    if not is_text:
-        return rest[0], ()
-    return None, plain_command(rest[0])
+    return is_text, rest
 
 
 def shell_variable(environment: Mapping[str, str]) -> str | None:

@@ -46,7 +46,7 @@ from policyguard.hooks.launcher.supervise import ended_by_signals, supervise
 from policyguard.hooks.watch.alerts import Alerts
 from policyguard.hooks.watch.growth import JobGrowth
 from policyguard.hooks.watch.policies import Accepts, PolicyRecheck, trust_accepts
-from policyguard.hooks.watch.processes import JobProcesses
+from policyguard.hooks.watch.processes import JobProcesses, measured_libraries
 from policyguard.hooks.watch.watch import Watch
 from policyguard.model.facts import Facts
 from policyguard.model.request import Request
@@ -286,7 +286,8 @@ class _AllowedJob:
         running: RunningJob,
     ) -> Watch:
         inputs = self._inputs
-        processes = JobProcesses(inputs, environment[VARIABLE], options.libraries)
+        libraries = (*options.libraries, *measured_libraries(inputs, self.bound))
+        processes = JobProcesses(inputs, environment[VARIABLE], libraries)
         growth = JobGrowth(processes, self.bound.get(GPUS))
         running.on_start.append(lambda job: processes.started(job.pid, job.guardian_pid))
         recheck = PolicyRecheck(self._guard, self._signed.decision, options.accepts or trust_accepts(self._trust))

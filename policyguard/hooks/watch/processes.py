@@ -8,24 +8,27 @@ does not undo its effects.
 from __future__ import annotations
 
 import os
-import re
+import stat
 from collections.abc import Mapping, Sequence
 
 from policyguard.confinement.profile import INSTALLED_CODE
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import JobInputs
-from policyguard.evidence.injection import INJECTIONS, REFUSED
+from policyguard.evidence.injected import INJECTED_FILES
+from policyguard.evidence.injection import INJECTIONS, REFUSED, paths_of
 from policyguard.evidence.job import injected_by, installations, resolve_executable
 from policyguard.evidence.processes import Mapped, Process, describe, family_of, process
 from policyguard.fs.ownership import is_below
 from policyguard.fs.safe_open import reason_of
 from policyguard.git.directory import repository_root
+from policyguard.hooks.watch.commands import foreign_code
 from policyguard.hooks.watch.drift import PROCESS, PROCESS_UNSEEN, Drift
 from policyguard.program.follow import follow
 from policyguard.text import printable_name
+from policyguard.values import FrozenMap, Value
 
-SYSTEM_FOLDERS = (*INSTALLED_CODE, "/dev")
-"""Folders for code that only administrators can write. GPU drivers map devices; files in /dev/shm are excluded below.
+SYSTEM_FOLDERS = INSTALLED_CODE
+"""Folders for code that only administrators can write. Every job may write /dev/shm, so /dev is none of them.
 
 More than a program may come from (`evidence/program.py`): a running job also maps the libraries of drivers and tools.
 """
@@ -39,9 +42,6 @@ INJECTING = frozenset(name for name, row in INJECTIONS.items() if row.treatment 
     "PYTHONPYCACHEPREFIX",
 }
 """Injection variables that neither the launcher nor a framework sets for the processes of a job."""
-
-_LINKER = re.compile(r"ld(?:-linux[\w-]*|-musl-\w+|64|-[0-9.]+)?\.so(?:\.[0-9]+)*\Z")
-"""The names of dynamic linkers, which run any file that they are given: `ld.so FILE`."""
 
 MAX_UNREADABLE = 2
 """A process is reported after this many failed checks; one can fail while it starts or ends."""
@@ -66,7 +66,8 @@ class JobProcesses:
         self._folders = (*SYSTEM_FOLDERS, *code_folders(inputs), *map(os.path.realpath, libraries))
         self._caches = _caches(inputs.environment)
         self._known: set[tuple[bytes, bytes, int]] = set()
-        self._programs = _decided_programs(inputs)
+        self._directory = inputs.directory
+        self._programs, self._decided = _decided(inputs)
         self._commands: set[tuple[str, tuple[str, ...], str]] = set()
         self._findings: dict[str, None] = {}
         self._unreadable: dict[int, int] = {}
@@ -127,67 +128,68 @@ class JobProcesses:
 
     def _inspect_command(self, running: Process, executable: str) -> None:
         """Report a file that is run by the dynamic linker or an interpreter, which the kernel sees as data."""
-        if _LINKER.match(os.path.basename(executable)) and executable not in self._programs:
-            self._report(f"runs a file by the dynamic linker: {' '.join(running.argv)[:200]}")
+        if (executable, running.argv[1:]) in self._decided:
             return
+        # INVARIANT I15: a job runs no code that was not measured, and none that nobody can determine.
+        if problem := foreign_code(running, executable, self._directory, self._is_ours):
+            self._report(problem)
 
-        def resolve(argv: tuple[str, ...], directory: str, environment: Mapping[str, str]) -> str:
-            return executable if argv == running.argv else resolve_executable(argv, directory, environment)
-
-        try:
-            program = follow(running.argv, running.directory, {}, resolve)
-        except (EvidenceError, OSError):
-            return
-        path = os.path.realpath(program.path)
-        if program.kind in ("script", "shell") and path not in self._programs and not _lies_in(path, self._folders):
-            self._report(f"+ {path} (run by {os.path.basename(executable)})")
+    def _is_ours(self, path: str) -> bool:
+        return path in self._programs or _lies_in(path, self._folders)
 
     def _belongs(self, running: Process, mapped: Mapped) -> bool:
         # INVARIANT I15: code without a name, in memory or deleted, never belongs where it was not seen before.
         if mapped.is_memory or mapped.deleted:
             return False
         path = os.fsdecode(mapped.path)
-        if is_below(path, "/dev/shm"):
-            return False
-        if _lies_in(path, self._folders):
-            return True
-        return _lies_in(path, self._caches) and _is_private(running, mapped)
+        if is_below(path, "/dev"):
+            return _is_device(running, mapped)
+        return self._is_ours(path) or (_lies_in(path, self._caches) and _is_private(running, mapped))
 
     def _report(self, text: str) -> None:
         self._findings.setdefault(printable_name(text))
 
 
-def _decided_programs(inputs: JobInputs) -> frozenset[str]:
-    """List the programs that the decision is about: what the command starts, and what runs in the end."""
+def _decided(inputs: JobInputs) -> tuple[frozenset[str], frozenset[tuple[str, tuple[str, ...]]]]:
+    """List the programs that the decision is about, and the command lines that start them."""
     try:
         program = follow(inputs.argv, inputs.directory, inputs.environment, resolve_executable)
     except EvidenceError:
-        return frozenset()
-    return frozenset(os.path.realpath(path) for path in (*program.started, program.path) if path)
+        return frozenset(), frozenset()
+    started = [os.path.realpath(path) for path in program.started]
+    commands = zip(started, (argv[1:] for argv in program.commands), strict=False)
+    return frozenset((*started, *((os.path.realpath(program.path),) if program.path else ()))), frozenset(commands)
 
 
 def code_folders(inputs: JobInputs) -> tuple[str, ...]:
-    """List the folders with a job's own code: its repository, its environment, the folders on its PATH.
+    """List the folders with a job's own code: its repository, and the environments of the programs that were decided.
 
-    The repository is watched as `resource.code`, the environment as `resource.environment`.
+    The repository is watched as `resource.code`, the environment as `resource.environment`. A folder on PATH is none
+    of them: the submitter chooses PATH, and nothing measures what it names.
     """
-    prefixes = [os.path.dirname(folder.rstrip("/")) for folder in inputs.environment.get("PATH", "").split(os.pathsep)]
     try:
-        executable = resolve_executable(inputs.argv, inputs.directory, inputs.environment)
+        started = follow(inputs.argv, inputs.directory, inputs.environment, resolve_executable).started
     except EvidenceError:
-        executable = ""
-    prefixes += [_prefix(executable), _prefix(os.path.realpath(executable))]
-    prefixes += installations(executable) if executable else ()
+        started = ()
+    prefixes = dict.fromkeys(prefix for path in started for prefix in installations(path))
     folders = [folder for prefix in prefixes for folder in _folders_of_prefix(prefix)]
-    named = [path for path in inputs.environment.get("LD_LIBRARY_PATH", "").split(os.pathsep) if os.path.isabs(path)]
     root = inputs.export.folder if inputs.export is not None else repository_root(inputs.directory)
-    return (*(() if root is None else (root,)), *folders, *named)
+    return (*(() if root is None else (root, os.path.realpath(root))), *folders)
 
 
-def _prefix(executable: str) -> str:
-    """Return the folder above a program's `bin` folder; empty if it is in none."""
-    folder = os.path.dirname(executable)
-    return os.path.dirname(folder) if os.path.basename(folder) in ("bin", "sbin") else ""
+def measured_libraries(inputs: JobInputs, bound: Mapping[str, Value]) -> tuple[str, ...]:
+    """List the folders on a job's LD_LIBRARY_PATH whose content the decision binds.
+
+    Args:
+        inputs: the job.
+        bound: the facts of the decision.
+    """
+    digests = bound.get(INJECTED_FILES)
+    if not isinstance(digests, FrozenMap):
+        return ()
+    folders = paths_of(inputs.environment.get("LD_LIBRARY_PATH", ""), inputs.directory)
+    measured = [path for path in folders if printable_name(inputs.recorded(path)) in digests]
+    return tuple(os.path.realpath(os.path.join(inputs.directory, path)) for path in measured)
 
 
 def _folders_of_prefix(prefix: str) -> tuple[str, ...]:
@@ -213,6 +215,14 @@ def _lies_in(path: str, folders: tuple[str, ...]) -> bool:
         elif is_below(path, folder):
             return True
     return False
+
+
+def _is_device(running: Process, mapped: Mapped) -> bool:
+    """Return True for a device file, as drivers map them."""
+    try:
+        return stat.S_ISCHR(os.stat(b"/proc/%d/root%s" % (running.pid, mapped.path)).st_mode)
+    except OSError:
+        return False
 
 
 def _is_private(running: Process, mapped: Mapped) -> bool:
