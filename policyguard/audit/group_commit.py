@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from policyguard.audit.head import PolicyHead
 from policyguard.audit.policy_epochs import PoliciesMovedOn, PolicyUse, check_use, with_use
@@ -73,13 +73,26 @@ class WaitingLeaves:
         return group
 
 
-def admit(group: Sequence[Waiter], known: Mapping[str, PolicyHead]) -> list[Waiter]:
-    """Set the error of each waiter whose policies are refused, and return the other waiters."""
+def admit(
+    group: Sequence[Waiter],
+    known: Mapping[str, PolicyHead],
+    check_room: Callable[[Mapping[str, PolicyHead]], None],
+) -> list[Waiter]:
+    """Set the error of each waiter whose policies are refused, and return the other waiters.
+
+    Args:
+        group: the waiters.
+        known: the policies that the log has seen.
+        check_room: raises if the head file has no room for these policies.
+    """
     for waiter in group:
         if waiter.policies is not None:
             try:
                 check_use(waiter.policies, known)
-                known = with_use(waiter.policies, known)
+                after = with_use(waiter.policies, known)
+                if after is not known:
+                    check_room(after)
+                    known = after
             except (PoliciesMovedOn, ConfigurationError) as problem:
                 waiter.problem = problem
     return [waiter for waiter in group if waiter.problem is None]

@@ -37,11 +37,14 @@ from typing import Self
 import msgspec
 
 from policyguard.audit.checkpoint import Checkpoint, read_checkpoint
-from policyguard.errors import AuditError, VerificationError
+from policyguard.errors import AuditError, ConfigurationError, VerificationError
 from policyguard.fs.private_files import PRIVATE_FLAGS, FolderState, Locked, check_mode, identity_of, open_lock
 from policyguard.fs.safe_open import open_plain, reason_of
 
 SLOT_BYTES = 16_384
+RESERVE_BYTES = 1024
+"""The room that a new policy set or revocation key leaves free for longer checkpoints, epochs and sequences."""
+
 SYNC_EVERY_S = 1.0
 _RESET = "find out who changed it, verify the log, then `policyguard audit accept-reset --reason TEXT`"
 
@@ -202,7 +205,9 @@ class HeadFile:
             )
         before = (self._head.generation, self._size) if self._head is not None else (-1, -1)
         if max(order) < before:
-            raise AuditError(f"head file `{self.path}` went back, expected generation and size of at least {before}")
+            raise AuditError(
+                f"head file `{self.path}` went back, expected generation and size of at least {before}", help=self._help
+            )
         self._known = [
             b"".join(part.partition(b"\n")[:2]) if slot is not None else None
             for part, slot in zip(parts, slots, strict=True)
@@ -233,10 +238,7 @@ class HeadFile:
         newest = self._head
         if newest is not None and (newest.generation, self._size) > (head.generation, size):
             return newest
-        body = _ENCODER.encode(head)
-        slot = b"%b %d %b\n" % (hashlib.sha256(body).hexdigest()[:16].encode(), len(body), body)
-        if len(slot) > SLOT_BYTES:
-            raise AuditError(f"head of {len(slot)} bytes is too large, expected at most {SLOT_BYTES}")
+        slot = _slot_of(head)
         at = 1 - self._slot if newest is not None else 0
         if newest is None:
             self._put(slot[1:], 1)
@@ -328,6 +330,26 @@ class HeadFile:
             os.close(self._lock)
             self._folder.close()
             self._handle = -1
+
+
+def check_room(head: Head, reserve: int = RESERVE_BYTES) -> None:
+    """Check, before anything is added to the log, that its head has room for these policy sets and revocation keys.
+
+    Raises:
+        ConfigurationError: it has none, with `reserve` bytes for longer checkpoints and numbers.
+    """
+    # INVARIANT I12: bounds at writing: a head that cannot be written would leave entries without receipts.
+    if len(_slot_of(head)) > SLOT_BYTES - reserve:
+        raise ConfigurationError(
+            f"the head file of the log has no room for more: found {len(head.policies)} policy sets and "
+            f"{len(head.revocations)} revocation keys, expected at most {SLOT_BYTES - reserve} bytes of them",
+            help="nothing was added; keep one `metadata.name` for one set of policies, or name another log with `log:`",
+        )
+
+
+def _slot_of(head: Head) -> bytes:
+    body = _ENCODER.encode(head)
+    return b"%b %d %b\n" % (hashlib.sha256(body).hexdigest()[:16].encode(), len(body), body)
 
 
 def read_head(location: HeadLocation, origin: str) -> Head | None:

@@ -29,9 +29,9 @@ from policyguard.attest.keys import PrivateKey
 from policyguard.attest.note import NoteKey, add_signature, split_note
 from policyguard.audit.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from policyguard.audit.group_commit import Waiter, WaitingLeaves, admit, hand_out
-from policyguard.audit.head import Head, HeadFile, HeadLocation, PolicyHead, other_head
+from policyguard.audit.head import RESERVE_BYTES, Head, HeadFile, HeadLocation, PolicyHead, check_room, other_head
 from policyguard.audit.merkle import Range, range_of
-from policyguard.audit.policy_epochs import PolicyUse, SeenEntries, check_use, is_edited
+from policyguard.audit.policy_epochs import PolicyUse, SeenEntries, check_use, is_edited, with_use
 from policyguard.audit.proofs import Tail, grow, subtree_in
 from policyguard.audit.receipt import Receipt
 from policyguard.audit.stores import Row
@@ -64,6 +64,8 @@ class Log:
         self._checked: Head | None = None
         """The head that was last compared with the log."""
         self._seen = SeenEntries()
+        self._fitting: tuple[Mapping[str, PolicyHead], Mapping[str, int]] = ({}, {})
+        """The policies and revocation lists for which the head file was found to have room."""
         self._key = key
         self.verifier = NoteKey(origin, key.public)
         """The key, with the log's name, that readers pin: `log.verifier.text` goes into trust files."""
@@ -189,6 +191,7 @@ class Log:
                 read(self._store, before, _size(last))
                 if policies is not None:
                     check_use(policies, self._seen.policies)
+                    self._check_room(with_use(policies, self._seen.policies), self._seen.revocations)
                 return build()
 
             return self._commit(build_in_transaction, () if policies is None else (policies,))
@@ -214,6 +217,7 @@ class Log:
             known = self._seen.revocations
             if sequence < highest_sequence(keys, known) or is_known(keys, sequence, known):
                 return ()
+            self._check_room(self._seen.policies, with_list(keys, sequence, self._seen.revocations))
             return (list_leaf(keys, sequence, now, self._key),)
 
         def remember() -> None:
@@ -248,13 +252,16 @@ class Log:
         """Commit the waiting leaves in one transaction, and give each waiter its receipts or its error."""
         group = self._queue.take_group()
         admitted: list[Waiter] = []
+        uses: list[PolicyUse] = []
 
         def build(_: Row | None) -> Sequence[bytes]:
             nonlocal admitted
-            admitted = admit(group, self._seen.policies)  # Step 5.
+            admitted = admit(
+                group, self._seen.policies, lambda policies: self._check_room(policies, self._seen.revocations)
+            )  # Step 5.
+            uses[:] = [waiter.policies for waiter in admitted if waiter.policies is not None]
             return [leaf for waiter in admitted for leaf in waiter.leaves]
 
-        uses = [waiter.policies for waiter in group if waiter.policies is not None]
         try:
             receipts = self._commit(build, uses)
         except BaseException as problem:
@@ -285,6 +292,7 @@ class Log:
             tail = self._follow(last)
             self._check_head(tail)
             self._seen.read(self._store, tail.size)
+            self._check_room(self._seen.policies, self._seen.revocations, RESERVE_BYTES // 2)
             leaves = build(last)
             if not leaves:
                 grown.append((tail, ()))
@@ -360,16 +368,27 @@ class Log:
                 self._seen.read(self._store, self._tail.size)
                 yield self._write_head(self._file), self._file.head
 
-    def _write_head(self, file: _File) -> Head:
-        """Write the new checkpoint to the head file. Step 8; an error leaves entries without receipts."""
+    def _check_room(
+        self, policies: Mapping[str, PolicyHead], revocations: Mapping[str, int], reserve: int = RESERVE_BYTES
+    ) -> None:
+        """Refuse, before the commit, what the head file has no room for; mappings that fitted are not encoded."""
+        if self._file is not None and not (policies is self._fitting[0] and revocations is self._fitting[1]):
+            check_room(self._head(self._file, policies, revocations), reserve)
+            self._fitting = policies, revocations
+
+    def _head(self, file: _File, policies: Mapping[str, PolicyHead], revocations: Mapping[str, int]) -> Head:
         note = self._tail.note
-        head = Head(
+        return Head(
             generation=self._checked.generation if self._checked is not None else 0,
             log=file.store.real_path,
             note=None if note is None else note.decode(),
-            policies=self._seen.policies,
-            revocations=self._seen.revocations,
+            policies=policies,
+            revocations=revocations,
         )
+
+    def _write_head(self, file: _File) -> Head:
+        """Write the new checkpoint to the head file. Step 8; an error leaves entries without receipts."""
+        head = self._head(file, self._seen.policies, self._seen.revocations)
         newest = file.head.write(head, self._tail.size)
         self._checked = head
         self._own = self._tail if newest is head else None

@@ -167,8 +167,12 @@ def with_section(measurement: MeasurementConfig, name: str, data: Value, source:
 
 
 def _logins(data: Value, source: Path) -> frozenset[str]:
-    if not isinstance(data, tuple) or not all(type(login) is str and login for login in data):
+    if not isinstance(data, tuple):
         raise ConfigurationError(f"{source}: speakFor: found {name_of(data)}, expected a list of login names")
+    for login in data:
+        if type(login) is not str or not login:
+            found = "empty text" if login == "" else name_of(login)
+            raise ConfigurationError(f"{source}: speakFor: found {found} in the list, expected a login name")
     return frozenset(map(str, data))
 
 

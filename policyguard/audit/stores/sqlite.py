@@ -402,4 +402,6 @@ def _size_of(target: str) -> int | None:
 
 
 def _refuse(path: str, problem: Exception) -> NoReturn:
-    raise AuditError(f"log `{path}`: {reason_of_error(problem)}; nothing was added") from problem
+    reason = reason_of_error(problem)
+    help = "another process writes to it for long: end that, or try again" if reason == "database is locked" else None
+    raise AuditError(f"log `{path}`: {reason}; nothing was added", help=help) from problem

@@ -129,7 +129,7 @@ def test_of_a_group_only_those_with_outdated_policies_are_refused() -> None:
         PolicyUse(name="lab", epoch=2, digest="d", is_signed=False),
     ]
     group = [Waiter([b""], use) for use in uses]
-    assert admit(group, seen) == [group[0], group[2]]
+    assert admit(group, seen, lambda _: None) == [group[0], group[2]]
     refusals = [type(waiter.problem) for waiter in group if waiter.problem is not None]
     assert refusals == [ConfigurationError, PoliciesMovedOn, ConfigurationError]
     assert [waiter.is_answered for waiter in group] == [False, True, False, True, True]
