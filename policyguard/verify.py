@@ -41,7 +41,16 @@ from policyguard.model.decision import MAX_LIFETIME_S
 from policyguard.model.former_names import FORMER_FACTS
 from policyguard.model.request import Request, request_digest
 from policyguard.text import quoted, quoted_list
-from policyguard.values import EMPTY_MAP, NANOSECONDS_PER_S, Instant, Value, format_instant, parse_instant
+from policyguard.values import (
+    ALWAYS,
+    EMPTY_MAP,
+    NANOSECONDS_PER_S,
+    NEVER,
+    Instant,
+    Value,
+    format_instant,
+    parse_instant,
+)
 
 
 class UsedStore(Protocol):
@@ -160,6 +169,8 @@ def verify_envelope(envelope: Envelope, trust: Trust) -> tuple[Predicate, tuple[
 
 
 def _check_now(verified: VerifiedDecision, trust: Trust, now: Instant) -> None:
+    if type(now) is not int or not ALWAYS <= now <= NEVER:
+        raise VerificationError("V6", "the time of this check is out of range, expected nanoseconds since 1970")
     # V6: not_before <= now < expires, and the decision ends within 366 days of its issue.
     predicate = verified.predicate
     longest = parse_instant(predicate.issued_at) + MAX_LIFETIME_S * NANOSECONDS_PER_S

@@ -24,6 +24,7 @@ from policyguard.attest.signers import parse_revoked
 from policyguard.attest.sshsig import SshKey
 from policyguard.attest.statement import Predicate
 from policyguard.errors import ConfigurationError, VerificationError
+from policyguard.model.ids import ref_problem
 from policyguard.text import quoted, quoted_list
 from policyguard.values import MAX_INTEGER, SHA256_HEX, Instant, LazyPattern, canonical, format_instant, parse_instant
 
@@ -116,6 +117,10 @@ def check_form(kind: str, identifier: str) -> None:
         raise ValueError(f"found decision {quoted(identifier)}, expected 32 hex digits, the decision's `decision_id`")
     if kind == GRANT and ("/" in identifier or identifier.endswith(".json")):
         raise ValueError(f"found grant {quoted(identifier)}, expected the grant's `grant_id`, not its file")
+    # INVARIANT I5: ids are literal here, too: no account has a pattern or an encoded dot in its id.
+    problem = ref_problem(identifier) if kind == APPROVER else None
+    if problem is not None:
+        raise ValueError(f"approver: {problem}")
 
 
 def fingerprint_of(text: str) -> str:

@@ -225,25 +225,37 @@ class _Collecting(threading.Thread):
         except PolicyGuardError as problem:
             self._problem = str(problem)
         # INVARIANT I2: a collector that fails in any way makes its facts absent, with the reason, and nothing else.
-        except (Exception, SystemExit) as problem:  # noqa: BLE001 - a guest's code may do anything; this is the one place
-            self._problem = f"the collector failed: {problem}"
+        except BaseException as problem:  # noqa: BLE001 - a guest's code may do anything; this is the one place
+            self._problem = f"the collector failed: {str(problem) or type(problem).__name__}"
 
     def report(self, deadline: float, timeout_s: float) -> _Report:
         self.join(max(0.0, deadline - time.monotonic()))
         answer, problem = self._answer, self._problem
         if self.is_alive():
             answer, problem = None, f"the collector took longer than {timeout_s:g} s"
-        if not isinstance(answer, Collected):
-            reason = printable(f"{self._name}: {problem}", _REASON_LENGTH)
-            absent = Collected(
-                missing=dict.fromkeys(self._declares, reason), contributors_unknown=self._measures_contributors
-            )
-            return _Report(declares=self._declares, collected=absent)
-        return _Report(declares=self._declares, collected=_accepted(self._name, self._declares, answer, self._now))
+        if isinstance(answer, Collected):
+            try:
+                accepted = _accepted(self._name, self._declares, answer, self._now)
+                return _Report(declares=self._declares, collected=accepted)
+            # INVARIANT I2: what a collector answers is a guest's data, and its mappings may be a guest's code.
+            except Exception as malformed:  # noqa: BLE001
+                problem = f"the collector's answer is malformed: {malformed}"
+        reason = printable(f"{self._name}: {problem}", _REASON_LENGTH)
+        absent = Collected(
+            missing=dict.fromkeys(self._declares, reason),
+            unusable=() if self._declares else (reason,),
+            contributors_unknown=self._measures_contributors,
+        )
+        return _Report(declares=self._declares, collected=absent)
 
 
 def _accepted(name: str, declares: tuple[str, ...], answer: Collected, now: Instant) -> Collected:
-    """Keep the declared paths with frozen values; report every other declared path as missing."""
+    """Keep the declared paths with frozen values; report every other declared path as missing.
+
+    Raises:
+        TypeError: a field is of another type than the answer of a collector may have.
+    """
+    _check_types(answer)
     entries: dict[str, Fact] = {}
     missing: dict[str, str] = {}
     for path, fact in answer.entries.items():
@@ -264,6 +276,27 @@ def _accepted(name: str, declares: tuple[str, ...], answer: Collected, now: Inst
         unusable=tuple(printable(str(line), _REASON_LENGTH) for line in answer.unusable[:MAX_UNUSABLE]),
         contributors_unknown=bool(answer.contributors_unknown),
     )
+
+
+def _check_types(answer: Collected) -> None:
+    """Check the fields of an answer, whose types nothing has enforced."""
+    for name in ("entries", "missing"):
+        _check_type(name, getattr(answer, name), Mapping)
+    _check_type("contributors_unknown", answer.contributors_unknown, bool)
+    for name, items, kind in (
+        ("approvals", answer.approvals, Approval),
+        ("unusable", answer.unusable, str),
+        ("contributors", () if answer.contributors is None else answer.contributors, str),
+    ):
+        _check_type(name, items, (tuple, list))
+        for item in items:
+            _check_type(f"an item of {name}", item, kind)
+
+
+def _check_type(name: str, value: object, kind: type | tuple[type, ...]) -> None:
+    if not isinstance(value, kind):
+        expected = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
+        raise TypeError(f"{name}: found {type(value).__name__}, expected {expected}")
 
 
 def _fact_problem(path: object, fact: object, declares: tuple[str, ...], now: Instant) -> str | None:

@@ -1,8 +1,8 @@
 """Reads a policy folder: every `*.yaml` and `*.yml` file below it, all from one moment.
 
 A file that has a policy's name or content but would not be read (`deny.YAML`, `deny.yaml~`, `.deny.yaml`, a policy in
-`deny.json`) is an error, so that no deny rule is silently left out. Other files, such as `README.md` or the CSV files
-of casbin adapters, are allowed.
+`deny.json`) is an error, so that no deny rule is silently left out. Other files, such as the CSV files of
+casbin adapters or a `README.md` that quotes policies, are allowed.
 
 The folder is listed, read and listed again; a change in between is an error, so that half an update is never loaded.
 Symbolic links may point to files in the folder (as Kubernetes mounts ConfigMaps). Hidden folders are skipped.
@@ -34,6 +34,11 @@ _PROSE = (".md", ".rst", ".html")
 """Suffixes of pages about policies, which quote them."""
 
 _IS_POLICY = re.compile(rb"[\"']?apiVersion[\"']?[ \t]*:[ \t]*[\"']?policyguard/v")
+
+_QUOTED = re.compile(rb"^ {0,3}(```|~~~).*?^ {0,3}\1|<pre.*?</pre>", re.MULTILINE | re.DOTALL)
+"""A quotation of such a page; an indented line is one as well."""
+
+_BEGINS_POLICY = re.compile(rb"(?:^|\A\s*\{[^{}]*)" + _IS_POLICY.pattern, re.MULTILINE)
 
 _RETRY = "try again when nothing changes the folder"
 
@@ -125,7 +130,7 @@ def _unread_errors(entry: os.DirEntry[str]) -> Iterator[PolicyError]:
     name = entry.name.lower()
     if _SWAP.search(name) is not None:
         return
-    if _LIKE_YAML.search(name) is None and (name.endswith(_PROSE) or not _holds_policy(entry)):
+    if _LIKE_YAML.search(name) is None and not _holds_policy(entry):
         return
     stem = entry.name.strip(".#~").partition(".")[0] or "policies"
     yield PolicyError(
@@ -160,6 +165,10 @@ def _holds_policy(entry: os.DirEntry[str]) -> bool:
     descriptor, _ = open_plain(os.path.realpath(entry.path))
     with open(descriptor, "rb") as file:
         data = file.read(MAX_FILE_BYTES)
+    if entry.name.lower().endswith(_PROSE):
+        # A page may quote policies; what is left outside of the quotations is not a page.
+        data = _QUOTED.sub(b"", data)
+        return _BEGINS_POLICY.search(data) is not None
     is_json = entry.name.lower().endswith(".json")
     return _IS_POLICY.search(data) is not None or (is_json and (b"policyguard/v" in data or b"apiVersion" in data))
 

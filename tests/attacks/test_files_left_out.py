@@ -26,6 +26,9 @@ LEFT_OUT = {
     "a digit too many": "deny.yaml2",
     "without a suffix": "deny",
     "another suffix": "deny.txt",
+    "named like a page": "deny.md",
+    "named like a page of another kind": "deny.rst",
+    "named like a page for browsers": "deny.html",
     "JSON with comments": "deny.jsonc",
     "a letter of another script": "deny.y\u0430ml",
     "in a hidden folder": ".old/deny.yaml",
@@ -90,6 +93,16 @@ def test_a_policy_that_would_not_be_read_has_the_code_of_a_mistake_in_policies(
     for name in ("deny.YAML", "deny2.yaml~"):
         Path("policies", name).unlink()
     assert run([verb, *words, *options]) == 0
+
+
+@pytest.mark.parametrize("before", ["", "---\n", "# a comment\n\n", "kind: Policy\n", "```\nquoted\n```\n"])
+def test_a_policy_in_a_page_is_a_policy(before: str, tmp_path: Path) -> None:
+    """`deny.md` was ignored in silence, as YAML; its twin quotes the same lines."""
+    policy = f"{before}apiVersion: policyguard/v1\n"
+    with pytest.raises(PolicyErrors, match="not be read"):
+        read_folder(folder(tmp_path, "deny.md", policy))
+    quoted = "".join(f"    {line}\n" for line in policy.splitlines())
+    assert len(read_folder(folder(tmp_path, "deny.md", quoted))) == 1
 
 
 @pytest.mark.parametrize("name", FINE)

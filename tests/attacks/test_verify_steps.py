@@ -471,3 +471,11 @@ def test_a_fact_under_its_present_name_needs_no_former_one(monkeypatch: pytest.M
     Attempt().run()
     with pytest.raises(VerificationError, match=r"V7: resource\.code: decided"):
         Attempt(options={"bound": FrozenMap({"resource.code": "other"})}).run()
+
+
+@pytest.mark.parametrize("now", [10**40, -(10**40), 1.5, None])
+def test_a_time_that_is_none_fails_in_words(now: object) -> None:
+    """An OverflowError escaped; the twin of everything above is `NOW`."""
+    with pytest.raises(VerificationError, match="the time of this check is out of range") as caught:
+        Attempt(options={"now": now}).run()
+    assert caught.value.step == "V6"

@@ -114,6 +114,11 @@ def check_writable_location(path: str) -> None:
         status = None
     if status is not None:
         check_mode(path, status, noun="log ")
+        # SQLite keeps the newest entries in a file beside the log, and makes it with the mode of the log.
+        real = os.path.realpath(path)
+        for name in (real + suffix for suffix in DATABASE_FILES[1:]):
+            if os.path.lexists(name):
+                check_mode(name, os.lstat(name), noun="log file ")
     kind = shared_file_system(path if status is not None else os.path.dirname(path) or ".")
     if kind is not None:
         raise ConfigurationError(

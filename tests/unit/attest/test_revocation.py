@@ -80,7 +80,15 @@ def test_what_fits_its_kind_is_revoked() -> None:
         ("grant", "g-1", True),
         ("grant", "grants/g-1", False),
         ("grant", "g-1.json", False),
-        ("approver", "a/b.json", True),
+        ("approver", "user:a/b.json", True),
+        ("approver", "user:carol", True),
+        ("approver", "user:carol%20x", True),
+        ("approver", "user:c*", False),
+        ("approver", "user:carol%2e", False),
+        ("approver", "user:carol/../x", False),
+        ("approver", "user:carol\u200b", False),
+        ("approver", "user:{a,b}", False),
+        ("approver", "carol", False),
         ("policy", "0" * 31, True),
     ],
 )
@@ -89,7 +97,7 @@ def test_the_name_of_a_file_revokes_no_decision_and_no_grant(kind: str, identifi
     if is_one:
         check_form(kind, identifier)
         return
-    with pytest.raises(ValueError, match=f"found {kind} .*, expected"):
+    with pytest.raises(ValueError, match=f"({kind}: found|found {kind}) .*, expected"):
         check_form(kind, identifier)
 
 

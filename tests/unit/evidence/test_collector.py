@@ -193,6 +193,48 @@ def test_a_broken_collector_leaves_an_absent_fact_and_a_reason(problem: BaseExce
     assert "claim does not count" in str(facts.missing["resource.gpus"])
 
 
+class RaisingMapping(dict[str, Fact]):
+    def items(self) -> Any:
+        raise RuntimeError("a mapping with code")
+
+
+MALFORMED: dict[str, Any] = {
+    "no entries": {"entries": None},
+    "entries that are a list": {"entries": [fact(8)]},
+    "entries with code": {"entries": RaisingMapping()},
+    "no reasons": {"missing": None},
+    "contributors that are a number": {"contributors": 5},
+    "contributors that are text": {"contributors": "user:alice"},
+    "a contributor that is none": {"contributors": (1, None)},
+    "no approvals": {"approvals": None},
+    "an approval that is none": {"approvals": ("user:bob",)},
+    "unusable lines that are none": {"unusable": None},
+    "an unknown that is text": {"contributors_unknown": "no"},
+}
+
+
+@pytest.mark.parametrize("fields", MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_answer_of_a_collector_is_a_failure_that_names_it(fields: dict[str, Any]) -> None:
+    """It was raised out of `Guard.decide`, and nothing was logged; its twin is the well-formed answer."""
+
+    class Malformed(Answering):
+        def collect(self, request: Request, inputs: JobInputs, now: int) -> Collected:
+            return Collected(**fields)
+
+    facts = gather(REQUEST, (Malformed({}),), JobInputs(), lambda: NOW)
+    assert "answering: the collector's answer is malformed" in str(facts.missing["resource.gpus"])
+    assert facts.contributors is None
+    well_formed = gather(REQUEST, (Answering({"resource.gpus": fact(8)}),), JobInputs(), lambda: NOW)
+    assert well_formed.entries["resource.gpus"].value == 8
+
+
+def test_a_collector_that_is_interrupted_prints_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    """A thread's KeyboardInterrupt is a failed collector, as SystemExit is."""
+    facts = gather(REQUEST, (Raising(KeyboardInterrupt()),), JobInputs(), lambda: NOW)
+    assert "the collector failed: KeyboardInterrupt" in str(facts.missing["resource.gpus"])
+    assert capsys.readouterr().err == ""
+
+
 def test_a_slow_collector_is_abandoned() -> None:
     """I2: the look ends at its time limit, and what the slow one finds later is not used."""
     hanging = Hanging()
