@@ -171,8 +171,8 @@ def _logins(data: Value, source: Path) -> frozenset[str]:
         raise ConfigurationError(f"{source}: speakFor: found {name_of(data)}, expected a list of login names")
     for login in data:
         if type(login) is not str or not login:
-            shown = "empty text" if login == "" else name_of(login)
-            raise ConfigurationError(f"{source}: speakFor: found {shown} in the list, expected a login name")
+            kind = "empty text" if login == "" else name_of(login)
+            raise ConfigurationError(f"{source}: speakFor: found {kind} in the list, expected a login name")
     return frozenset(map(str, data))
 
 
