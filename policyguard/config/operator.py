@@ -8,6 +8,7 @@ configuration names is read or run before it has passed.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,17 @@ from policyguard.config.measurement import MeasurementConfig
 from policyguard.config.paths import EXEMPT, PATHS, TREES, check_options, job_folders, log_files
 from policyguard.errors import ConfigurationError, RequestError
 from policyguard.fs.ownership import check_apart, check_owned, check_owned_tree, is_below, read_owned
+from policyguard.text import printable_name
+
+_WRAPPER = re.compile(
+    r"(?:env|xargs|nohup|nice|ionice|setsid|stdbuf|timeout|sudo|doas|su|runuser|setpriv|chroot|unshare|nsenter|chrt|"
+    r"taskset|busybox|script|find|watch|flock|strace|ltrace|time|[gmn]?awk|sed|make)\Z"
+)
+"""Programs that run what their arguments name, some of them in another folder."""
+
+_INTERPRETER = re.compile(r"[a-z]*sh\Z|fish\Z|(?:python|pypy|perl|ruby|node|php|lua)[0-9.]*\Z")
+_TEXT_OPTION = re.compile(r"-[A-Za-z]*[ceErpn]")
+"""An option, alone or in a cluster, of which the next word is a program text: `-c`, `-lc`, `-e`."""
 
 
 def operator_config(
@@ -132,13 +144,39 @@ def _measured(measurement: MeasurementConfig) -> Iterator[tuple[str, Path]]:
 
 
 def _command_files(command: Sequence[str], directory: Path) -> Iterator[Path]:
-    """Yield the program of a command, and each file that an argument names."""
+    """Yield the program of a command, and each file that an argument names.
+
+    Raises:
+        ConfigurationError: the command is a text for a shell, or for `env`, in which files cannot be checked.
+    """
     program, *arguments = command
+    _check_followed(os.path.basename(program), arguments)
     if "/" in program:
         yield Path(program)
     yield directory
     for word in arguments:
-        for name in {word, word.partition("=")[2]}:
+        for name in {word, word.partition("=")[2], *_attached(word)}:
             path = directory / name
             if name and "\0" not in name and (name.startswith("/") or os.path.lexists(path)):
                 yield path
+
+
+def _attached(word: str) -> Iterator[str]:
+    """Yield what may be the value of an option in the same word, as in `-Kjob/q.sh` or `-vKjob/q.sh`."""
+    if word.startswith("-") and not word.startswith("--"):
+        yield from (word[at:] for at in range(2, len(word)))
+    yield word.removeprefix("@")
+
+
+def _check_followed(program: str, arguments: Sequence[str]) -> None:
+    """Refuse commands that hide the files they run: texts for an interpreter, and wrappers of other programs."""
+    # INVARIANT I1: what a configuration runs is the operator's, so it must be a file that can be checked.
+    if _WRAPPER.match(program) is not None or (
+        _INTERPRETER.match(program) is not None
+        and any(_TEXT_OPTION.match(word) is not None or word in ("--eval", "--print") for word in arguments)
+    ):
+        raise ConfigurationError(
+            f"quota: found the command `{printable_name(program)}` with a text that names what to run, expected the "
+            "program itself, or a script",
+            help="write the command into a script that only the operator can change, and name the script",
+        )

@@ -19,6 +19,7 @@ import pytest
 
 from policyguard import ConfigurationError, Guard
 from policyguard.cli.verbs.init_ import create_files
+from policyguard.config.operator import operator_config
 from policyguard.fs import ownership
 from policyguard.fs.ownership import check_owned, check_owned_tree, check_resolved, read_owned
 from tests.attacks.git_lab import git
@@ -174,6 +175,51 @@ def test_nothing_that_it_names_is_in_the_jobs_folder(lab: Lab, name: str) -> Non
     rest = [old for old in lab.config.read_text().splitlines(keepends=True) if not old.startswith(field)]
     lab.config.write_text("".join(rest) + line)
     lab.refused(lab.run("--config", str(lab.config)), "the folder or repository of the job", str(lab.job / "x"))
+
+
+HIDDEN = {
+    "a text for a shell": 'sh, -c, "job/q.sh --json"',
+    "a cluster of options": 'bash, -ec, "job/q.sh"',
+    "a shell of another kind": 'zsh, -c, "job/q.sh"',
+    "a text for Python": "python3, -c, \"import os; os.system('job/q.sh')\"",
+    "a text for perl": "perl, -e, \"system 'job/q.sh'\"",
+    "a text for env": 'env, -S, "job/q.sh a"',
+    "another folder": "env, -Cjob, ./q.sh",
+    "a wrapper": 'timeout, "9", sh, -c, job/q.sh',
+    "a text for awk": "awk, 'BEGIN {system(\"job/q.sh\")}'",
+}
+
+
+@pytest.mark.parametrize("command", HIDDEN.values(), ids=HIDDEN)
+def test_a_command_that_hides_what_it_runs_is_refused(lab: Lab, command: str) -> None:
+    """A program in a text was not checked, and may be in the folder of a job."""
+    with lab.config.open("a") as file:
+        file.write(f"quota: {{command: [{command}]}}\n")
+    with pytest.raises(ConfigurationError, match="quota: found the command") as caught:
+        operator_config(lab.config)
+    assert "script that only the operator can change" in str(caught.value.help)
+
+
+@pytest.mark.parametrize("word", ["-K{file}", "-vK{file}", "@{file}", "--config={file}"])
+def test_a_file_in_an_option_of_one_word_is_checked(lab: Lab, word: str) -> None:
+    """`curl -Kjob/q.conf`; its twin names a file of the operator."""
+    (lab.op / "job").symlink_to(lab.job)
+    config = lab.config.read_text()
+    lab.config.write_text(config + f'quota: {{command: [curl, "{word.format(file="job/train.py")}"]}}\n')
+    with pytest.raises(ConfigurationError, match="the folder or repository of the job"):
+        operator_config(lab.config, job_folder=str(lab.job))
+    lab.config.write_text(config + f'quota: {{command: [curl, "{word.format(file="trust.yaml")}"]}}\n')
+    assert operator_config(lab.config, job_folder=str(lab.job)).measurement.quota is not None
+
+
+@pytest.mark.parametrize("command", ["sh, q.sh, --json", "python3, q.sh", "./q.sh", "cat, trust.yaml"])
+def test_a_script_of_the_operator_may_be_a_command(lab: Lab, command: str) -> None:
+    """The twin: a file that is checked."""
+    (lab.op / "q.sh").write_text("#!/bin/sh\n")
+    (lab.op / "q.sh").chmod(0o755)
+    with lab.config.open("a") as file:
+        file.write(f"quota: {{command: [{command}]}}\n")
+    assert operator_config(lab.config).measurement.quota is not None
 
 
 @pytest.mark.parametrize("name", ["approvals", "grants"])
