@@ -16,6 +16,7 @@ from tests.e2e.cli_lab import CliLab, files_below
 from tests.e2e.test_cli_bad_files import ALLOWED, Spoil, fifo, nothing, put
 
 APPROVE = ("approve", "--as", "user:carol", "--reason", "r")
+LIMIT = (*APPROVE, "--tree", "a" * 40, "--action", "job:submit", "--resource", "job:x", "--limit")
 REQUEST = (*APPROVE, "--request", ALLOWED)
 SIGN = (*REQUEST, "--key", "carol.key")
 SSH = (*REQUEST, "--ssh-key")
@@ -94,6 +95,26 @@ CASES: dict[str, tuple[Spoil, tuple[str, ...], int, str]] = {
         64,
         "--limit: found `gpus`, expected NAME=VALUE",
     ),
+    "a limit of nothing": (nothing, (*LIMIT, "gpus="), 64, "--limit: found `gpus=`, expected a whole number"),
+    "a limit with an exponent": (
+        nothing,
+        (*LIMIT, "gpus=1e9"),
+        64,
+        "--limit: found `gpus=1e9`, expected a whole number",
+    ),
+    "a limit with a sign": (nothing, (*LIMIT, "gpus=-1"), 64, "--limit: found `gpus=-1`, expected a whole number"),
+    "a limit without bounds": (nothing, (*LIMIT, "gpus=inf"), 64, "--limit: found `gpus=inf`, expected a whole number"),
+    "an account of no letters": (nothing, (*SIGN, "--as", ""), 64, "--as: found empty text"),
+    "a pattern of no letters": (nothing, (*SIGN, "--pattern", ""), 64, "--pattern: found empty text"),
+    "a reason of no letters": (nothing, (*SIGN, "--reason", ""), 64, "--reason: found empty text"),
+    "a pattern of another team": (nothing, (*SIGN, "--pattern", "repo:team/llm/**"), 64, "would not count for the job"),
+    "a resource of another team": (
+        nothing,
+        (*SIGN, "--resource", "repo:team/llm/x"),
+        64,
+        "would not count for the job",
+    ),
+    "an action of another kind": (nothing, (*SIGN, "--action", "repo:write"), 64, "would not count for the job"),
     "a limit given twice": (
         nothing,
         (
@@ -235,7 +256,7 @@ def test_a_mistake_approves_nothing(spoil: Spoil, words: tuple[str, ...], code: 
 
 def test_without_a_mistake_each_is_written(keyed: CliLab) -> None:
     """The twins: the same words on what is as it should be."""
-    assert keyed.here(*SIGN).code == 0
+    assert keyed.here(*SIGN, "--pattern", "repo:team/vision/**").code == 0
     assert keyed.here(*REQUEST, "--payload", "payload.json").code == 0
     assert keyed.here(*GRANTED, "carol.key").code == 0
     approvals = [path.name for path in keyed.path("approvals").iterdir()]

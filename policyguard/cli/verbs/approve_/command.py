@@ -33,7 +33,15 @@ from policyguard.cli.verbs.approve_.destinations import (
     ssh_sign,
 )
 from policyguard.cli.verbs.approve_.listing import list_approvals
-from policyguard.cli.verbs.approve_.subjects import Approved, approval_target, approved_by, limits_of, own_account
+from policyguard.cli.verbs.approve_.subjects import (
+    Approved,
+    approval_target,
+    approved_by,
+    check_for_target,
+    check_values,
+    limits_of,
+    own_account,
+)
 from policyguard.config.file import Config
 from policyguard.config.trust_file import read_trust
 from policyguard.decide.snapshot import Snapshot
@@ -91,6 +99,7 @@ def command(listing: bool, as_json: bool, argv: tuple[str, ...], **chosen: Any) 
     finds an approval that does not count.
     """
     check_command(argv)
+    check_values(chosen)
     if sum((chosen["note"], chosen["log"] is not None, chosen["folder"] is not None)) > 1:
         raise click.UsageError("give one of --note, --log FILE and --folder FOLDER")
     if chosen["subject"] is not None and chosen["job"] is None:
@@ -101,7 +110,9 @@ def command(listing: bool, as_json: bool, argv: tuple[str, ...], **chosen: Any) 
     if chosen["add"] is not None:
         return _add(config, chosen["add"], as_json)
     signers = None if config.policies is None else _signers(config)
-    statement = _statement(approved_by(chosen, argv), chosen, time.time_ns())
+    approved = approved_by(chosen, argv)
+    statement = _statement(approved, chosen, time.time_ns())
+    check_for_target(statement, approved)
     _check_account(statement.predicate.approver, signers)
     if chosen["job"] is not None:
         check_outside_job(chosen, config)

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from policyguard.attest.approval import ApprovalTarget
+from policyguard.attest.approval import ApprovalRejected, ApprovalStatement, ApprovalTarget, check_covers
 from policyguard.cli.files import read_request
 from policyguard.config.job_file import check_subject, read_job_file
 from policyguard.errors import ConfigurationError, RequestError
@@ -68,6 +68,35 @@ def approved_by(chosen: Mapping[str, Any], argv: Sequence[str]) -> Approved:
         target=target,
         is_pattern=is_pattern,
     )
+
+
+def check_values(chosen: Mapping[str, Any]) -> None:
+    """Refuse options with empty text: an empty `--as` is not this account, an empty `--pattern` not every resource.
+
+    Raises:
+        click.UsageError: the text of an option is empty.
+    """
+    names = {"approver": "as", "request_file": "request"}
+    for name, value in chosen.items():
+        if value == "" or (name == "target" and value is not None and "" in value):
+            raise click.UsageError(f"--{names.get(name, name)}: found empty text, expected a value")
+
+
+def check_for_target(statement: ApprovalStatement, approved: Approved) -> None:
+    """Refuse to sign an approval that does not cover the job or request that it was made for.
+
+    Raises:
+        click.UsageError: it approves something else.
+    """
+    if approved.target is None:
+        return
+    try:
+        # INVARIANT I9: nothing that is written is ignored, such as a pattern of another team beside a job.
+        check_covers(statement, approved.target)
+    except ApprovalRejected as problem:
+        raise click.UsageError(
+            f"the approval would not count for the job or request that was named: {problem}"
+        ) from None
 
 
 def _resource(chosen: Mapping[str, Any]) -> tuple[str | None, bool]:
@@ -131,6 +160,19 @@ def limits_of(texts: Sequence[str]) -> FrozenMap:
         name, equals, value = text.partition("=")
         if not equals or not name or name in limits:
             raise click.UsageError(f"--limit: found `{text}`, expected NAME=VALUE, each name once")
+        if _is_no_limit(value):
+            raise click.UsageError(f"--limit: found `{text}`, expected a whole number such as `{name}=8`, or a text")
         booleans: dict[str, Value] = {"true": True, "false": False}
         limits[name] = int(value) if value.isascii() and value.isdigit() else booleans.get(value, value)
     return FrozenMap(limits)
+
+
+def _is_no_limit(value: str) -> bool:
+    """Return True for empty text, and for a number that is not written as a whole one, such as `1e9`."""
+    if value.isascii() and value.isdigit():
+        return False
+    try:
+        float(value)
+    except ValueError:
+        return not value.strip()
+    return True
