@@ -93,7 +93,9 @@ def decider_settings(**options: Any) -> Config:
         _check_no_repository(path)
     if file or os.path.lexists(path):
         text, resolved = read_owned(path, MAX_CONFIG_BYTES)
-        config = parse_config(text, Path(resolved))
+        # A plain name in the current folder is no way through links, and keeps messages short.
+        is_here = path.name == str(path) and resolved == os.path.join(os.path.realpath("."), path.name)
+        config = parse_config(text, path if is_here else Path(resolved))
     if not file:
         _check_current_folder(config, path)
     check_named(config, replaced=chosen.keys())
