@@ -121,7 +121,7 @@ def _known(
     unknown = []
     for name, digest in listing.bytecode.items():
         # INVARIANT I17: the baseline speaks for byte code only together with the source that it was compared with.
-        if known.get(name) == digest and all(known_files.get(at) == listing.files.get(at) for at in _sources(name)):
+        if known.get(name) == digest and all(known_files.get(at) == listing.files.get(at) for at in sources_of(name)):
             equal[name] = digest
         else:
             unknown.append(name)
@@ -167,17 +167,17 @@ class _Sorter:
     def _sorted_out(self, name: str) -> Comparison | Finding | None:
         """Return the comparison that a file needs, a finding, or None for a file that Python never loads."""
         comparison = _comparison(name, self._python.tag)
-        head = _head(self._listing.path(name))
+        head = head_of(self._listing.path(name))
         if comparison is None or head[:4] != self._magic:
             return self._of_another(name, head)
         if not source_digest(self._listing, comparison.source):
             return Finding(name, "stray")
-        return comparison if _is_loaded(head, self._listing.path(comparison.source)) else None
+        return comparison if is_loaded(head, self._listing.path(comparison.source)) else None
 
     def _of_another(self, name: str, head: bytes) -> Finding | None:
         """Return a finding for byte code of another interpreter or without a source; None if it is never loaded."""
         if head[:4] == self._magic:
-            has_source = any(source_digest(self._listing, source) for source in _sources(name))
+            has_source = any(source_digest(self._listing, source) for source in sources_of(name))
             return None if has_source else Finding(name, "stray")
         tag = _TAG.match(name)
         if not self._other_tags or (tag is not None and tag[1] not in self._other_tags):
@@ -226,7 +226,7 @@ def _comparison(name: str, tag: str) -> Comparison | None:
     return Comparison(name, f"{folder}{match[1]}.py", min(int(match[2] or 0), 2))
 
 
-def _sources(name: str) -> Iterator[str]:
+def sources_of(name: str) -> Iterator[str]:
     """Yield each source path that byte code of this name could belong to, for any interpreter."""
     folder, _, last = name.rpartition("__pycache__/")
     parts = last.split(".")
@@ -234,7 +234,7 @@ def _sources(name: str) -> Iterator[str]:
         yield f"{folder}{'.'.join(parts[:count])}.py"
 
 
-def _head(path: str) -> bytes:
+def head_of(path: str) -> bytes:
     descriptor, _ = open_regular(path)
     try:
         return os.read(descriptor, HEADER_BYTES)
@@ -242,7 +242,7 @@ def _head(path: str) -> bytes:
         os.close(descriptor)
 
 
-def _is_loaded(head: bytes, source: str) -> bool:
+def is_loaded(head: bytes, source: str) -> bool:
     """Return True if Python loads this byte code for the current source instead of recompiling it.
 
     Byte code with a hash counts as loaded, right or wrong: unchecked hashes are never compared, and the others are not

@@ -49,7 +49,7 @@ class Interpreter(msgspec.Struct, frozen=True):
         return f"{self.tag} {self.version} {self.magic}"
 
 
-def _own() -> Interpreter:
+def own_interpreter() -> Interpreter:
     tag, version = sys.implementation.cache_tag, sys.version.split(" ", 1)[0]
     return Interpreter(tag, version, importlib.util.MAGIC_NUMBER.hex())
 
@@ -65,7 +65,7 @@ class Compiler:
         self._path = os.path.abspath(interpreter or sys.executable or "")
         self._answer_s = answer_s
         self._running: dict[tuple[str, ...], subprocess.Popen[bytes]] = {}
-        self._interpreter = None if interpreter else _own()
+        self._interpreter = None if interpreter else own_interpreter()
 
     @property
     def interpreter(self) -> Interpreter:

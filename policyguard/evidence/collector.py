@@ -78,7 +78,8 @@ class JobInputs(msgspec.Struct, frozen=True, kw_only=True):
     `directory` is absolute. `files` and `checkpoints` are names relative to it, or absolute, and so are the folders in
     `outputs`, which a confined job may write, and in `data`, which it may read. `environment` is what the child will
     get. `confine` says that the job is to be started confined, `from_commit` that it is to be started from an export of
-    its commit, which `export` describes once it is there.
+    its commit, which `export` describes once it is there. With `private_bytecode` the launcher sets
+    `PYTHONPYCACHEPREFIX` to a new, empty folder.
     """
 
     argv: tuple[str, ...] = ()
@@ -91,6 +92,7 @@ class JobInputs(msgspec.Struct, frozen=True, kw_only=True):
     data: Mapping[str, str] = msgspec.field(default_factory=dict)
     from_commit: bool = False
     export: Export | None = None
+    private_bytecode: bool = False
 
     @property
     def submitted(self) -> JobInputs:

@@ -17,13 +17,16 @@ import msgspec
 from policyguard.errors import EvidenceError
 from policyguard.evidence.accepted_history import ACCEPTED_HISTORY, AcceptedHistory, accepted_fact
 from policyguard.evidence.collector import Collected, JobInputs
+from policyguard.evidence.job import resolve_executable
 from policyguard.evidence.uncommitted import UNCOMMITTED, uncommitted_files
+from policyguard.fs.ownership import is_below
 from policyguard.git.configuration import config_values
 from policyguard.git.directory import GitDir, config_text, find_gitdir, gitdir_of
 from policyguard.git.refs import References, history_overrides
 from policyguard.git.worktree import Findings, compare
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
+from policyguard.program.follow import follow
 from policyguard.text import printable_name
 from policyguard.values import FrozenMap, Instant, Value
 
@@ -143,6 +146,11 @@ def _measured(inputs: JobInputs, owners: Collection[int], deadline: float) -> tu
     """Return the code record, the repository's top folder, and the differing files by real name."""
     git, commit, branch = repository_of(inputs, owners)
     tree, findings = compare(git, commit, owners, deadline)
+    if findings.bytecode and not _has_private_bytecode(inputs, git.root):
+        # Of a hook's modules only needed here.
+        from policyguard.environment.stray import foreign_bytecode
+
+        findings.untracked.extend(foreign_bytecode(git.root, findings.bytecode, deadline))
     if repository_of(inputs, owners)[1] != commit:
         raise EvidenceError(f"`{printable_name(git.root)}`: HEAD moved while the working tree was compared")
     members: dict[str, Value] = {"commit": commit, "tree": tree, **_listed(findings), "history": history_overrides(git)}
@@ -151,6 +159,21 @@ def _measured(inputs: JobInputs, owners: Collection[int], deadline: float) -> tu
     remote = _remote(git)
     named = ({"branch": branch} if branch else {}) | ({"remote": remote} if remote else {})
     return FrozenMap(members | named), git.root, findings
+
+
+def _has_private_bytecode(inputs: JobInputs, root: str) -> bool:
+    """Return True if the job's Python certainly takes no byte code from the repository: the launcher sees to it.
+
+    Only where the command was followed to a Python program of the repository: a shell script, or a tool, may start
+    Python without the variable.
+    """
+    if not inputs.private_bytecode:
+        return False
+    try:
+        program = follow(inputs.argv, inputs.directory, inputs.environment, resolve_executable)
+    except EvidenceError:
+        return False
+    return program.keeps_prefix and is_below(os.path.realpath(program.path), os.path.realpath(root))
 
 
 def _listed(findings: Findings) -> dict[str, Value]:

@@ -46,6 +46,8 @@ class Findings:
     environments: list[bytes] = field(default_factory=list)
     outside_links: list[bytes] = field(default_factory=list)
     submodules: list[bytes] = field(default_factory=list)
+    bytecode: list[bytes] = field(default_factory=list)
+    """What is in `__pycache__` and not in the commit, in no other list; whether Python loads it is another question."""
 
 
 def compare(git: GitDir, commit: str, owners: Collection[int], deadline: float) -> tuple[str, Findings]:
@@ -72,7 +74,7 @@ def _compare(
         walk = _Walk(reader, files_of(reader, tree), git.root, deadline)
         walk.run()
         walk.sort_out_ignored()
-    for name in ("changed", "untracked", "ignored_code", "environments", "outside_links"):
+    for name in ("changed", "untracked", "ignored_code", "environments", "outside_links", "bytecode"):
         getattr(into, name).extend(prefix + path for path in getattr(walk.findings, name))
     for path, entry in walk.submodules:
         below = gitdir_of(os.path.join(git.root, os.fsdecode(path)), owners)
@@ -148,7 +150,9 @@ class _Walk:
         elif entry is not None:
             if not self._same(folder, name, path, entry, status):
                 self.findings.changed.append(path)
-        elif not (path.endswith(b".pyc") and path.split(b"/")[-2:-1] == [b"__pycache__"]):
+        elif name == b"__pycache__" or (name.endswith(b".pyc") and path.split(b"/")[-2:-1] == [b"__pycache__"]):
+            self.findings.bytecode.append(path)
+        else:
             runs = stat.S_ISREG(status.st_mode) and bool(status.st_mode & 0o111)
             self._unknown[path] = runs or stat.S_ISLNK(status.st_mode) or bool(_CODE.search(name))
 

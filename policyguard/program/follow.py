@@ -15,6 +15,7 @@ from policyguard.program.grammar import NotFollowed, grammar, read_options
 from policyguard.program.interpreters import (
     PYTHON,
     SHELL,
+    WITHOUT_PREFIX,
     located,
     may_be_installed,
     plain_text,
@@ -35,6 +36,12 @@ Resolve = Callable[[tuple[str, ...], str, Mapping[str, str]], str]
 _MAGIC = (b"\x0c", b"\x0d", b"\x0e")
 """The second byte of CPython's byte code, by which `python FILE` knows it, whatever the name."""
 
+_PREFIX = "PYTHONPYCACHEPREFIX"
+"""The launcher sets it (`hooks/launcher/launch.py`); so it is followed through what changes variables."""
+
+_OURS = "\0"
+"""Its value, which no argument can have."""
+
 _INTERPRETER_LINE = re.compile(rb"#![ \t]*([^ \t\0]+)[ \t]*(.*?)[ \t]*\Z", re.DOTALL)
 """As the kernel reads it (fs/binfmt_script.c): all that follows the interpreter is one argument."""
 
@@ -54,7 +61,8 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     `kind` is script, module, inline, binary, shell or unknown. `path` is the absolute path of its file, "" for a module
     of the environment and for text; `module` is the name after `-m`. `reason` says why it is unknown. `started` are the
     executables on the way, `options` what the Pythons among them got, also where the program is unknown; `commands` are
-    the command lines that start the first of them.
+    the command lines that start the first of them. `keeps_prefix` says that `PYTHONPYCACHEPREFIX`, if the command has
+    it, certainly holds for the Python that runs the program.
     """
 
     kind: str
@@ -64,6 +72,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     started: tuple[str, ...] = ()
     options: tuple[tuple[str, str], ...] = ()
     commands: tuple[tuple[str, ...], ...] = ()
+    keeps_prefix: bool = False
 
 
 def follow(argv: Sequence[str], directory: str, environment: Mapping[str, str], resolve: Resolve) -> Program:
@@ -90,7 +99,9 @@ def follow(argv: Sequence[str], directory: str, environment: Mapping[str, str], 
 
 class _Following:
     def __init__(self, argv: tuple[str, ...], directory: str, environment: Mapping[str, str], resolve: Resolve) -> None:
-        self._argv, self._directory, self._environment, self._resolve = argv, directory, dict(environment), resolve
+        self._argv, self._directory, self._resolve = argv, directory, resolve
+        self._environment = {**environment, _PREFIX: _OURS}
+        self._may_lose_prefix = False
         self.started: list[str] = []
         self.options: list[tuple[str, str]] = []
         self._script_of_line = ""
@@ -100,6 +111,9 @@ class _Following:
         for _ in range(MAX_STEPS):
             program = self._step()
             if program is not None:
+                is_python = program.kind in ("script", "module") and bool(program.path)
+                keeps = is_python and not self._may_lose_prefix and self._environment.get(_PREFIX) == _OURS
+                program = msgspec.structs.replace(program, keeps_prefix=keeps)
                 return self._of_line(program) if self._script_of_line else program
         raise NotFollowed(f"more than {MAX_STEPS} programs start each other")
 
@@ -120,6 +134,7 @@ class _Following:
         # What a program does depends on what the link leads to, not on its name.
         name, arguments = os.path.basename(os.path.realpath(executable)), self._argv[1:]
         if PYTHON.match(name):
+            self._may_lose_prefix |= bool(WITHOUT_PREFIX.match(name))
             return self._python(arguments)
         if SHELL.match(name):
             return self._shell(arguments)
@@ -132,6 +147,7 @@ class _Following:
     def _python(self, arguments: tuple[str, ...]) -> Program | None:
         options = read_python(arguments)
         self.options += options.read
+        self._may_lose_prefix |= options.value("-E", "-I") is not None
         problem = python_problem(options)
         if problem is not None:
             raise NotFollowed(problem)
@@ -256,6 +272,8 @@ class _Following:
                 raise NotFollowed(f"`{variable}` gives `{name}` options")
         options = read_options(arguments, wrapper.options)
         directory = self._directory
+        # DeepSpeed reads variables for other nodes from `.deepspeed_env`, in the home folder as well.
+        self._may_lose_prefix |= any("deepspeed" in text for text in (name, *(option for option, _ in options.read)))
         for option, value in options.read:
             if value not in ONLY.get(option, (value,)):
                 raise NotFollowed(f"`{name} {option}={value}` is not followed")

@@ -12,6 +12,9 @@ from policyguard.fs.safe_open import names_in
 from policyguard.program.grammar import NotFollowed, Options, grammar, read_options
 
 PYTHON = re.compile(r"(?:python|pypy)(?:[0-9]+(?:\.[0-9]+)?t?)?\Z")
+WITHOUT_PREFIX = re.compile(r"pypy|python2|python3\.[0-7](?![0-9])")
+"""Interpreters that may not know `PYTHONPYCACHEPREFIX`, which is new in CPython 3.8."""
+
 SHELL = re.compile(r"(?:ba|da|k|a)?sh\Z")
 """Without zsh, which runs files of the home folder before every script."""
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from policyguard.attest.keys import PrivateKey
 from policyguard.attest.revocation import revocation, sign_list
@@ -246,14 +247,21 @@ open(path, 'wb').write(code.replace(b'good', b'evil'))
 
 @pytest.mark.parametrize("private", [True, False])
 def test_stray_byte_code_does_not_run(lab: Lab, private: bool) -> None:
-    """A `.pyc` that its source would not give is ignored; it runs if that is switched off."""
+    """A `.pyc` that its source would not give is ignored; the job is denied if that is switched off, or with `-E`."""
     (lab.job / "step.py").write_text("WORD = 'good'\n")
     (lab.job / ".gitignore").write_text("__pycache__/\n")
     (lab.job / "train.py").write_text("import sys, step\nopen(sys.argv[1], 'w').write(step.WORD)\n")
     commit_all(lab.job)
     subprocess.run([sys.executable, "-c", POISON], cwd=lab.job, env={}, check=True)
-    assert start(lab, private_bytecode=private) == 0
-    assert lab.ran.read_text() == ("good" if private else "evil")
+    inputs = lab.inputs()
+    isolated = structs.replace(inputs, argv=(inputs.argv[0], "-E", *inputs.argv[1:]))
+    for denied in (isolated, *(() if private else (inputs,))):
+        with pytest.raises(AccessDenied, match=r"code\.dirty = true"):
+            start(lab, inputs=denied, private_bytecode=private)
+    assert not lab.ran.exists()
+    if private:
+        assert start(lab, inputs=inputs) == 0
+        assert lab.ran.read_text() == "good"
 
 
 def test_a_large_decision_travels_as_a_file(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,7 @@ def launch(
         SigningError, AuditError: the decision could not be signed or logged; nothing was started.
     """
     _check_program(inputs)
-    with _prepared(guard, request, inputs, clock) as (inputs, facts, folder):
+    with _prepared(guard, request, inputs, clock, private_bytecode) as (inputs, facts, folder):
         signed = decided(guard, facts, inputs, on_decision)  # L1
         job = _AllowedJob(guard, request, inputs, trust, signed, folder, clock)
         with refusals_logged(guard, signed, clock), guard.reservation_held(signed) as note_start, job:
@@ -111,7 +111,7 @@ def launch(
             verified, executable = job.verify(audience, used)  # L3
             note_start()
             (on_start or _ignore)(verified)
-            return job.run(executable, verified, watch, private_bytecode=private_bytecode)  # L4, L5
+            return job.run(executable, verified, watch)  # L4, L5
 
 
 def _ignore(_: VerifiedDecision) -> None:
@@ -120,13 +120,14 @@ def _ignore(_: VerifiedDecision) -> None:
 
 @contextmanager
 def _prepared(
-    guard: Guard, request: Request, inputs: JobInputs, clock: Callable[[], Instant]
+    guard: Guard, request: Request, inputs: JobInputs, clock: Callable[[], Instant], private_bytecode: bool
 ) -> Iterator[tuple[JobInputs, Facts, JobFolder]]:
     """Yield the job as it will be started, what was measured of it, and its folders, which end with the block."""
     with ended_by_signals(), ExitStack() as ending:
         with unstarted_logged(guard, request, clock):
             check_starting(request)
             folder = ending.enter_context(job_folder())
+            inputs = structs.replace(inputs, private_bytecode=private_bytecode)
             inputs, facts = collect(guard, request, inputs, folder)
         yield inputs, facts, folder
 
@@ -251,12 +252,10 @@ class _AllowedJob:
         )
         return verified, _measured_program(self._inputs, self.bound)
 
-    def run(
-        self, executable: str, verified: VerifiedDecision, watch: WatchOptions | None, *, private_bytecode: bool
-    ) -> int:
+    def run(self, executable: str, verified: VerifiedDecision, watch: WatchOptions | None) -> int:
         inputs, private = self._inputs, self._folder.private
         environment = child_environment(inputs.environment, self._signed, private)
-        if private_bytecode:
+        if inputs.private_bytecode:
             environment["PYTHONPYCACHEPREFIX"] = os.path.join(private, "bytecode")
         start = starter(inputs, self.bound, self._folder, environment)
         options = watch or WatchOptions()
