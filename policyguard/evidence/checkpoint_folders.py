@@ -15,10 +15,11 @@ import msgspec
 
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import JobInputs
-from policyguard.evidence.job import installations, resolve_executable
+from policyguard.evidence.job import installations, interpreter_of, resolve_executable
 from policyguard.evidence.named_paths import NamedPath, named_paths
 from policyguard.fs.ownership import is_below
 from policyguard.fs.safe_open import open_plain
+from policyguard.program.follow import follow
 from policyguard.scan.findings import Exhausted, Findings, Limits
 from policyguard.scan.formats.registry import begins_as_model, is_named_as_checkpoint
 from policyguard.scan.source import FileSource, Truncated
@@ -63,6 +64,7 @@ def loadable(inputs: JobInputs) -> Loadable:
     search = FolderSearch(
         _installed(inputs, named.paths), [os.path.join(inputs.directory, path) for path in inputs.data.values()]
     )
+    code = _code(inputs)
     paths: dict[str, None] = {}
     not_searched = list(named.unread)
     for candidate in named.paths:
@@ -71,11 +73,24 @@ def loadable(inputs: JobInputs) -> Loadable:
             searched = search.search(path)
             paths |= dict.fromkeys(searched.roots)
             not_searched += () if searched.is_complete else (path,)
-        elif (candidate.is_argument and not path.endswith(".py") and not _is_device(path)) or holds_model(path):
+        elif (candidate.is_argument and not _is_code(path, code) and not _is_device(path)) or holds_model(path):
             paths[path] = None
     if len(paths) > MAX_PATHS:
         raise EvidenceError(f"{len(paths)} paths are named, expected at most {MAX_PATHS}")
     return Loadable(tuple(paths), tuple(not_searched))
+
+
+def _code(inputs: JobInputs) -> frozenset[str]:
+    """List what the command starts, its program and the files on the way: other facts say what these are."""
+    try:
+        program = follow(inputs.argv, inputs.directory, inputs.environment, resolve_executable)
+    except EvidenceError:
+        return frozenset()
+    return frozenset(os.path.normpath(path) for path in (*program.started, program.path) if path)
+
+
+def _is_code(path: str, code: frozenset[str]) -> bool:
+    return path.endswith(".py") or os.path.normpath(path) in code
 
 
 def _is_device(path: str) -> bool:
@@ -92,7 +107,7 @@ def _installed(inputs: JobInputs, named: Sequence[NamedPath]) -> tuple[str, ...]
     They are searched like other folders if a folder in that environment, or the environment itself, is named.
     """
     try:
-        prefixes = installations(resolve_executable(inputs.argv, inputs.directory, inputs.environment))
+        prefixes = installations(interpreter_of(inputs))
     except EvidenceError:
         return ()
     folders = [os.path.realpath(candidate.path) for candidate in named if os.path.isdir(candidate.path)]

@@ -13,7 +13,7 @@ from policyguard.confinement.profile import NEWEST_ABI, SYSTEM, Profile, merge_r
 from policyguard.errors import EvidenceError
 from policyguard.evidence.checkpoint_folders import holds_model, loadable
 from policyguard.evidence.collector import Collected, JobInputs
-from policyguard.evidence.job import INSTALLED, installations, resolve_executable
+from policyguard.evidence.job import INSTALLED, installations, interpreter_of, resolve_executable
 from policyguard.fs.ownership import is_below
 from policyguard.fs.safe_open import read_start
 from policyguard.git.directory import repository_root
@@ -73,7 +73,7 @@ def confinement_record(inputs: JobInputs, shared: Mapping[str, str]) -> FrozenMa
     executable = resolve_executable(inputs.argv, inputs.directory, inputs.environment)
     _check_stays_here(inputs)
     tree = _code_folder(inputs)
-    environments = _environments(executable)
+    environments = _environments(interpreter_of(inputs)) or _environments(executable)
     outputs = {name: _resolved(folder, inputs) for name, folder in inputs.outputs.items()}
     data = {name: _resolved(path, inputs) for name, path in inputs.data.items()}
     code = (tree, *environments)

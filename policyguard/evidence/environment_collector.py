@@ -16,7 +16,7 @@ from policyguard.environment.outside import user_sites
 from policyguard.environment.report import MAX_BASELINE_BYTES, EnvironmentReport, read_baseline, verify_environment
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
-from policyguard.evidence.job import resolve_executable
+from policyguard.evidence.job import interpreter_of
 from policyguard.fs.safe_open import read_small
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
@@ -32,8 +32,8 @@ MAX_LISTED = 1_000
 class EnvironmentCollector:
     """Supplies how the environment of the job's program differs from the baseline, and a digest of its files.
 
-    The environment is the folder above the `bin` of the program that is started, links not resolved, so that a virtual
-    environment's interpreter leads to it and not to the interpreter it borrows.
+    The environment is the folder above the `bin` of what runs the program in the end (`Program.interpreter`), links not
+    resolved, so that a virtual environment's interpreter leads to it and not to the interpreter it borrows.
     """
 
     name = "environment"
@@ -69,11 +69,12 @@ class EnvironmentCollector:
         Raises:
             EvidenceError: the program of the job is in no environment of its own.
         """
-        executable = resolve_executable(inputs.argv, inputs.directory, inputs.environment)
+        executable = interpreter_of(inputs)
         prefix = os.path.dirname(os.path.dirname(executable))
         if os.path.basename(os.path.dirname(executable)) != "bin" or prefix in ("/", *SYSTEM_PREFIXES):
             raise EvidenceError(
-                f"`{printable_name(executable)}`: is in no environment of its own, expected ENVIRONMENT/bin/..."
+                f"`{printable_name(executable)}`: is in no environment of its own, expected ENVIRONMENT/bin/...",
+                help="name that program; a script of a shell is followed if it has one command, of plain words",
             )
         baseline = read_baseline(read_small(self._baseline, MAX_BASELINE_BYTES), self._keys, self._threshold)
         cache = FileCache(self._cache, self._seal) if self._cache is not None else None

@@ -90,6 +90,15 @@ def resolve_executable(argv: tuple[str, ...], directory: str, environment: Mappi
     return os.path.abspath(path)
 
 
+def interpreter_of(inputs: JobInputs) -> str:
+    """Resolve what runs a job's program in the end, behind wrappers and a shell's script of one command.
+
+    Raises:
+        EvidenceError: there is no such program.
+    """
+    return follow(inputs.argv, inputs.directory, inputs.environment, resolve_executable).interpreter
+
+
 def installations(executable: str) -> tuple[str, ...]:
     """List the folders of the interpreters that a program runs with: its virtual environment and what that is built on.
 

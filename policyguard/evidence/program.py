@@ -47,8 +47,9 @@ class ProgramCollector:
         return Collected(entries={PROGRAM: Fact(value, Assurance.MEASURED, self.name, now, bound=True)})
 
     def _record(self, inputs: JobInputs, program: Program) -> FrozenMap:
-        # Anybody can make a folder that resembles an environment; only the one of the command itself is measured.
-        prefixes = (*SYSTEM_CODE, *installations(program.started[0] if program.started else ""))
+        # Anybody can make a folder that resembles an environment; only that of the interpreter is measured.
+        own = installations(program.interpreter) or installations(program.started[0] if program.started else "")
+        prefixes = (*SYSTEM_CODE, *own)
         ours = program.started[:-1] if program.kind == "binary" else program.started
         foreign = [path for path in ours if path != program.path and not _comes_from(path, prefixes)]
         if foreign:

@@ -6,10 +6,12 @@ import os
 import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import BinaryIO
 
 import msgspec
 
+from policyguard.errors import EvidenceError
 from policyguard.fs.safe_open import open_plain
 from policyguard.program.grammar import NotFollowed, grammar, read_options
 from policyguard.program.interpreters import (
@@ -21,6 +23,7 @@ from policyguard.program.interpreters import (
     plain_text,
     python_problem,
     read_python,
+    script_command,
     shell_command,
     shell_variable,
 )
@@ -46,6 +49,7 @@ _INTERPRETER_LINE = re.compile(rb"#![ \t]*([^ \t\0]+)[ \t]*(.*?)[ \t]*\Z", re.DO
 """As the kernel reads it (fs/binfmt_script.c): all that follows the interpreter is one argument."""
 
 MAX_LINE_BYTES = 256
+MAX_SCRIPT_BYTES = 65_536
 
 _ENV = grammar(
     "-i --ignore-environment -0 --null -v --debug --list-signal-handling",
@@ -61,8 +65,9 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     `kind` is script, module, inline, binary, shell or unknown. `path` is the absolute path of its file, "" for a module
     of the environment and for text; `module` is the name after `-m`. `reason` says why it is unknown. `started` are the
     executables on the way, `options` what the Pythons among them got, also where the program is unknown; `commands` are
-    the command lines that start the first of them. `keeps_prefix` says that `PYTHONPYCACHEPREFIX`, if the command has
-    it, certainly holds for the Python that runs the program.
+    the command lines that start the first of them. `interpreter` is the last, or that of the one command of a shell's
+    script. `keeps_prefix` says that `PYTHONPYCACHEPREFIX`, if the command has it, certainly holds for the Python that
+    runs the program.
     """
 
     kind: str
@@ -73,6 +78,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     options: tuple[tuple[str, str], ...] = ()
     commands: tuple[tuple[str, ...], ...] = ()
     keeps_prefix: bool = False
+    interpreter: str = ""
 
 
 def follow(argv: Sequence[str], directory: str, environment: Mapping[str, str], resolve: Resolve) -> Program:
@@ -84,16 +90,25 @@ def follow(argv: Sequence[str], directory: str, environment: Mapping[str, str], 
         environment: its variables.
         resolve: finds executables; what it raises is raised here.
     """
-    following = _Following(tuple(argv), directory, environment, resolve)
+    return _followed(_Following(tuple(argv), directory, environment, resolve), MAX_STEPS)
+
+
+def _followed(following: _Following, scripts: int) -> Program:
     try:
         program = following.run()
     except NotFollowed as problem:
         program = Program(kind="unknown", reason=str(problem))
+    interpreter = following.started[-1] if following.started else ""
+    if program.path and scripts and SHELL.match(os.path.basename(os.path.realpath(interpreter))):
+        with suppress(NotFollowed, EvidenceError):
+            inner = _followed(following.in_script(program.path), scripts - 1)
+            interpreter = inner.interpreter if inner.kind != "unknown" else interpreter
     return msgspec.structs.replace(
         program,
         started=tuple(following.started),
         options=tuple(following.options),
         commands=tuple(following.commands),
+        interpreter=interpreter,
     )
 
 
@@ -116,6 +131,15 @@ class _Following:
                 program = msgspec.structs.replace(program, keeps_prefix=keeps)
                 return self._of_line(program) if self._script_of_line else program
         raise NotFollowed(f"more than {MAX_STEPS} programs start each other")
+
+    def in_script(self, path: str) -> _Following:
+        """Prepare to follow the one command of a shell's script."""
+        with _opened(path) as file:
+            text = file.read(MAX_SCRIPT_BYTES + 1)
+        if len(text) > MAX_SCRIPT_BYTES:
+            raise NotFollowed(f"`{path}` is longer than {MAX_SCRIPT_BYTES} bytes")
+        command = script_command(os.fsdecode(text))
+        return _Following(command, self._directory, self._environment, self._resolve)
 
     def _of_line(self, program: Program) -> Program:
         """Name the program of a file that names its interpreter a script, whatever interprets it."""

@@ -211,6 +211,31 @@ def plain_command(text: str) -> tuple[str, ...]:
     return argv
 
 
+def script_command(text: str) -> tuple[str, ...]:
+    """Split the one command of a shell's script; comments, `set -e` and a last `"$@"` are left out.
+
+    Raises:
+        NotFollowed: the script has no command, another one, or more than plain words.
+    """
+    commands, line = [], ""
+    for part in text.split("\n"):
+        # A backslash does not continue a comment.
+        if not line and part.lstrip(" \t").startswith("#"):
+            continue
+        line += part
+        if line.endswith("\\"):
+            line = line[:-1] + " "
+            continue
+        line, command = "", line.strip(" \t")
+        if command and not _SET.fullmatch(command):
+            commands.append(command)
+    if line or len(commands) != 1:
+        raise NotFollowed("the script of a shell has more than one command")
+    return plain_command(commands[0].removesuffix(' "$@"'))
+
+
+_SET = re.compile(r"set(?: -[euvx]+(?:o pipefail)?| -o pipefail)+")
+
 _BUILTINS = frozenset(
     (
         *(

@@ -319,3 +319,15 @@ def test_an_environment_on_the_way_is_searched_beside_its_packages(lab: Path) ->
         (folder / "evil.pt").write_bytes(pickle.dumps(Poison()))
         assert "hostile" in verdicts(lab, "--root", ".", program=program).values(), folder
         (folder / "evil.pt").unlink()
+
+
+def test_the_script_that_a_shell_runs_is_no_checkpoint(lab: Path) -> None:
+    """`bash run.sh` on one GPU was denied, `ckpt.unknown`; a script that begins as a model, or another file, is one."""
+    for name in ("run.sh", "other.sh", "run"):
+        (lab / "job" / name).write_text("#!/bin/sh\npython3 train.py\n")
+        (lab / "job" / name).chmod(0o755)
+    for program in (("bash", "run.sh"), ("timeout", "60", "./run.sh"), ("nohup", "bash", "run"), ("sh", "-e", "run")):
+        assert verdicts(lab, program=program) == {}
+    assert set(verdicts(lab, "other.sh", program=("bash", "run.sh"))) == {"other.sh"}
+    (lab / "job" / "run.sh").write_bytes(pickle.dumps(Poison()))
+    assert verdicts(lab, program=("bash", "run.sh")) == {"run.sh": "hostile"}

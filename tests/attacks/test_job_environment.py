@@ -31,7 +31,7 @@ from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.environment_collector import ENVIRONMENT, EnvironmentCollector
 from policyguard.model.request import Request
-from policyguard.values import canonical
+from policyguard.values import FrozenMap, canonical
 
 KEY = PrivateKey.generate(b"\x11" * 32)
 SITE = "lib/python3.11/site-packages"
@@ -298,6 +298,66 @@ def test_the_collector_measures_the_environment_of_the_program(prefix: Path, tmp
         "unlike_bytecode": (),
         "unowned_autorun": (f"{SITE}/zz.pth",),
     }
+
+
+WRAPPED = (
+    "timeout 60 {python} x.py",
+    "nice {python} x.py",
+    "bash run.sh",
+    "./run.sh",
+    "nohup ./run.sh",
+    "sh -c {text}",
+)
+SCRIPTS = ("exec {python} x.py", '# a job\nset -euo pipefail\n\n{python} \\\n  x.py "$@"')
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("command", WRAPPED)
+def test_the_environment_behind_a_wrapper_is_measured(prefix: Path, tmp_path: Path, command: str, script: str) -> None:
+    """A user who writes `timeout 60 ENV/bin/python x.py` was denied, as `timeout` is in no environment."""
+    (tmp_path / "baseline").write_bytes(make_baseline(list_files(str(prefix)), [KEY]))
+    python = str(prefix / "bin" / "python")
+    folder = tmp_path / "job"
+    folder.mkdir()
+    (folder / "x.py").write_text("")
+    (folder / "run.sh").write_text("#!/bin/sh\n" + script.format(python=python) + "\n")
+    (folder / "run.sh").chmod(0o755)
+    argv = tuple(word.format(python=python, text=f"{python} x.py") for word in command.split())
+    inputs = JobInputs(argv=argv, directory=str(folder), environment={"PATH": os.defpath})
+    collector = EnvironmentCollector(str(tmp_path / "baseline"), [KEY.public])
+    request = Request.of("user:a", "job:submit", "job:x")
+    clean = collector.collect(request, inputs, 1).entries[ENVIRONMENT].value
+    assert isinstance(clean, FrozenMap)
+    assert clean["changed_files"] == ()
+    (prefix / SITE / "zz.pth").write_text("import os\n")
+    changed = collector.collect(request, inputs, 1).entries[ENVIRONMENT].value
+    assert isinstance(changed, FrozenMap)
+    assert changed["changed_files"] == (f"{SITE}/zz.pth",)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "{python} x.py\n/elsewhere/bin/python y.py",
+        "# a comment ends with its line \\\n/elsewhere/bin/python y.py\n{python} x.py",
+        "{python} $(cat y)",
+        "export PATH=/elsewhere/bin\n{python} x.py",
+        'env {python} "$@"',
+        "set -k\n{python} x.py",
+        "./run.sh",
+        "",
+    ],
+)
+def test_a_script_of_more_than_one_command_has_no_measured_environment(
+    prefix: Path, tmp_path: Path, script: str
+) -> None:
+    python = str(prefix / "bin" / "python")
+    (tmp_path / "x.py").write_text("")
+    (tmp_path / "run.sh").write_text("#!/bin/sh\n" + script.format(python=python) + "\n")
+    (tmp_path / "run.sh").chmod(0o755)
+    inputs = JobInputs(argv=("bash", "run.sh"), directory=str(tmp_path), environment={"PATH": os.defpath})
+    with pytest.raises(EvidenceError, match="in no environment of its own"):
+        EnvironmentCollector("x", [KEY.public]).collect(Request.of("user:a", "job:submit", "job:x"), inputs, 1)
 
 
 def test_a_program_in_no_environment_is_a_reason(tmp_path: Path) -> None:

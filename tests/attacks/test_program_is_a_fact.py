@@ -11,6 +11,7 @@ import pytest
 
 from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.injection import injection_variables
+from policyguard.evidence.job import interpreter_of
 from policyguard.evidence.program import PROGRAM, ProgramCollector
 from policyguard.model.request import Request
 from policyguard.values import FrozenMap
@@ -112,15 +113,23 @@ def test_a_link_named_python_to_ones_own_interpreter_is_not_followed(job: Path) 
     assert measured(job, str(fake), "train.py")["kind"] == "unknown"
 
 
-def test_a_folder_that_only_resembles_an_environment_is_none(job: Path) -> None:
-    """`pyvenv.cfg` can be written by anybody; the environment that counts is the command's own, which is measured."""
+def test_a_folder_that_only_resembles_an_environment_is_the_one_that_is_measured(job: Path) -> None:
+    """`pyvenv.cfg` can be written by anybody: what runs the program is what `resource.environment` measures."""
     fake = job.parent / "elsewhere" / "env" / "bin"
     fake.mkdir(parents=True)
     (fake.parent / "pyvenv.cfg").write_text("home = /usr/bin\n")
     (fake / "python").write_bytes(Path("/bin/true").read_bytes())
     (fake / "python").chmod(0o755)
-    assert measured(job, "/usr/bin/env", str(fake / "python"), "train.py")["kind"] == "unknown"
-    assert measured(job, "/usr/bin/nohup", str(fake / "python"), "train.py")["kind"] == "unknown"
+    python = str(fake / "python")
+    for argv in ((python, "train.py"), ("/usr/bin/env", python, "train.py"), ("/usr/bin/nohup", python, "train.py")):
+        inputs = JobInputs(argv=argv, directory=str(job), environment={"PATH": os.defpath})
+        assert interpreter_of(inputs) == python
+    # Two environments in one command are one too many.
+    launch = ("-m", "torch.distributed.run", "--no-python")
+    assert measured(job, sys.executable, *launch, python, "train.py")["kind"] == "unknown"
+    assert measured(job, python, *launch, sys.executable, "train.py")["kind"] == "unknown"
+    (fake.parent / "pyvenv.cfg").unlink()
+    assert measured(job, "/usr/bin/env", python, "train.py")["kind"] == "unknown"
 
 
 @pytest.mark.parametrize("variable", ["PET_NO_PYTHON", "PET_NPROC_PER_NODE"])

@@ -168,7 +168,8 @@ def code_folders(inputs: JobInputs) -> tuple[str, ...]:
     of them: the submitter chooses PATH, and nothing measures what it names.
     """
     try:
-        started = follow(inputs.argv, inputs.directory, inputs.environment, resolve_executable).started
+        program = follow(inputs.argv, inputs.directory, inputs.environment, resolve_executable)
+        started = (*program.started, program.interpreter)
     except EvidenceError:
         started = ()
     prefixes = dict.fromkeys(prefix for path in started for prefix in installations(path))
