@@ -162,8 +162,8 @@ def test_a_lint_baseline_still_covers_its_finding(written: Written) -> None:
 
 def test_the_log_verifies_and_shows_its_entries(written: Written) -> None:
     """Every hash and checkpoint adds up, under each trust file, with the checkpoint that was kept early on."""
-    # Later versions say, too, up to where the end of the log is judged: the size in the checkpoint.
-    judged = {"judged_up_to": int(written.text("checkpoint-early.note").splitlines()[1])}
+    # Later versions say, too, up to which entry the log is judged: the last one that the checkpoint covers.
+    judged = {"judged_up_to": int(written.text("checkpoint-early.note").splitlines()[1]) - 1}
     for trust in ("trust.yaml", "trust-pinned.yaml"):
         ended = written.run("audit", "verify", "--json", "--trust", trust, "--checkpoint", "checkpoint-early.note")
         assert ended.data == written.expected["log"] | judged, ended.err
