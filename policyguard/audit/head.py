@@ -239,6 +239,9 @@ class HeadFile:
         if newest is not None and (newest.generation, self._size) > (head.generation, size):
             return newest
         slot = _slot_of(head)
+        # `check_room` refuses it before anything is added; a longer one would reach into the other slot.
+        if len(slot) > SLOT_BYTES:
+            raise AuditError(f"head of {len(slot)} bytes is too large, expected at most {SLOT_BYTES}", help=self._help)
         at = 1 - self._slot if newest is not None else 0
         if newest is None:
             self._put(slot[1:], 1)

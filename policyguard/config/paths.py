@@ -50,9 +50,7 @@ def check_options(options: Mapping[str, Any], apart: Sequence[str] = ()) -> dict
             continue
         try:
             # INVARIANT I1: what was checked is what is opened.
-            checked[field] = type(path)(
-                _check_log(path, apart) if field == "log" else check_resolved(path, apart=apart)
-            )
+            checked[field] = type(path)(_CHECKS.get(field, check_resolved)(path, apart=apart))
             if field in TREES:
                 check_owned_tree(checked[field], apart=apart)
         except ConfigurationError as problem:
@@ -61,13 +59,23 @@ def check_options(options: Mapping[str, Any], apart: Sequence[str] = ()) -> dict
     return checked
 
 
-def _check_log(path: str | os.PathLike[str], apart: Sequence[str]) -> str:
-    """Check a log and return its path, where only the folder is resolved: the head file has the name of the log."""
+def _check_named(path: str | os.PathLike[str], *, apart: Sequence[str] = ()) -> str:
+    """Check a path and return it with only its folder resolved: who reads a key refuses one that is a link."""
     folder, name = os.path.split(path)
     named = os.path.join(os.path.realpath(folder), name)
-    for sidecar in log_files(check_owned(named, apart=apart)):
+    check_owned(named, apart=apart)
+    return named
+
+
+def _check_log(path: str | os.PathLike[str], *, apart: Sequence[str] = ()) -> str:
+    """Check a log and its sidecars; the head file has the name of the log, so that is kept."""
+    named = _check_named(path, apart=apart)
+    for sidecar in log_files(os.path.realpath(named)):
         check_owned(sidecar)
     return named
+
+
+_CHECKS = {"key": _check_named, "log": _check_log}
 
 
 def job_folders(folder: str) -> tuple[str, ...]:

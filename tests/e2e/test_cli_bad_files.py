@@ -68,7 +68,7 @@ CASES: dict[str, tuple[Spoil, tuple[str, ...], int, str]] = {
         nothing,
         ("decide", "--key", "none", ALLOWED),
         78,
-        "private key `none` cannot be read: no such file",
+        "/none` cannot be read: no such file",
     ),
     "a key that the group may read": (
         lambda lab: lab.path("guard.key").chmod(0o640),
@@ -107,16 +107,16 @@ CASES: dict[str, tuple[Spoil, tuple[str, ...], int, str]] = {
         nothing,
         ("decide", "--log", "none/x.db", ALLOWED),
         69,
-        "log `none/x.db` cannot be created: no such file",
+        "/none/x.db` cannot be created: no such file",
     ),
-    "a folder as a log": (nothing, ("decide", "--log", "policies", ALLOWED), 69, "`policies` is not a regular file"),
+    "a folder as a log": (nothing, ("decide", "--log", "policies", ALLOWED), 69, "/policies` is not a regular file"),
     "a device as a log": (
         nothing,
         ("decide", "--log", "/dev/null", ALLOWED),
         78,
         "--log: /dev/null: found owner uid 0, mode 0666",
     ),
-    "a text file as a log": (put("x.db", "text\n" * 99), ("decide", "--log", "x.db", ALLOWED), 69, "log `x.db`"),
+    "a text file as a log": (put("x.db", "text\n" * 99), ("decide", "--log", "x.db", ALLOWED), 69, "/x.db`"),
     "no log to audit": (nothing, ("audit", "verify"), 69, "does not exist"),
     "no log to follow": (nothing, ("audit", "tail"), 69, "does not exist"),
     # configuration

@@ -106,11 +106,11 @@ WRONG: dict[str, tuple[tuple[str, ...], str, int, str]] = {
     "a grant by its file": (("grant", "grants/ivan.json"), "revocation.key", 65, "expected the grant's `grant_id`"),
     "a key by its file": (("key", "keys/omar.pub"), "revocation.key", 65, "policyguard keys show FILE"),
     "a policy by its folder": (("policy", "policies"), "revocation.key", 65, "64 hex digits"),
-    "a person without a type": (("approver", "omar"), "revocation.key", 65, "expected an account"),
+    "a person without a type": (("approver", "omar"), "revocation.key", 65, "found `omar`, expected `type:id`"),
     "an approval by its file": (("approval", "approval.json"), "revocation.key", 65, "64 hex digits"),
     "since a day": (("decision", "d" * 32, "--since", "today"), "revocation.key", 65, "RFC 3339"),
     "a reason of two lines": (("decision", "d" * 32, "--reason", "a\nb"), "revocation.key", 65, "reason"),
-    "an unknown kind": (("team", "vision"), "revocation.key", 64, "no such command"),
+    "an unknown kind": (("team", "vision"), "revocation.key", 64, "found `team`, expected one of `decision`"),
 }
 
 

@@ -48,13 +48,13 @@ def test_version_is_printed(here: Callable[..., Ended]) -> None:
 
 USAGE = {
     "no verb": ((), "Usage: policyguard"),
-    "a verb that does not exist": (("nosuch",), "no such command 'nosuch'"),
+    "a verb that does not exist": (("nosuch",), "found `nosuch`, expected a verb"),
     "an option that does not exist": (("decide", "--nosuch"), "no such option '--nosuch'"),
     "an argument is missing": (("decide",), "missing argument 'REQUEST | SUBJECT ACTION RESOURCE"),
     "one argument too many": (("decide", "a", "b"), "found 2 words, expected REQUEST"),
     "a group without its verb": (("audit",), "Usage: policyguard audit"),
-    "an entry that is no number": (("audit", "show", "x"), "'x' is not a valid integer range"),
-    "an entry beyond what SQLite counts": (("audit", "show", str(2**64)), "is not in the range"),
+    "an entry that is no number": (("audit", "show", "x"), "found `x`, expected a whole number of at least 0"),
+    "an entry beyond what SQLite counts": (("audit", "show", str(2**64)), "expected a whole number of at least 0"),
     "two things to prove": (("audit", "prove", "0", "--since", "0"), "give either ENTRY or --since"),
     "neither request nor job to verify": (("verify", "x"), "give either --request FILE, or --job FILE"),
     "a job to verify without its command": (("verify", "x", "--job", "j"), "--job needs the command it is for"),
