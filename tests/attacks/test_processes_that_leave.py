@@ -216,7 +216,12 @@ def test_a_signal_for_the_group_of_the_launcher_reaches_the_job_once(tmp_path: P
         "while not caught: time.sleep(0.01)\ntime.sleep(0.2)\nsys.exit(40 + len(caught))\n"
     )
     command = [sys.executable, "-c", LAUNCHER, sys.executable, "-c", source, str(path)]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, cwd=ROOT, process_group=0) as launcher:
+
+    def heed() -> None:
+        # What started the tests may have left the signal ignored, as shells do for SIGINT in the background.
+        signal.signal(number, signal.SIG_DFL)
+
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, cwd=ROOT, process_group=0, preexec_fn=heed) as launcher:
         assert eventually(lambda: path.exists() and path.read_text() != "", WITHIN_S)
         os.killpg(launcher.pid, number)
         assert launcher.wait(WITHIN_S) == 41
