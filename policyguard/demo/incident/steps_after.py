@@ -68,6 +68,9 @@ def colleagues_weights(lab: Lab, story: Story) -> None:
     story.allowed("restored, bob resumes", lab.decide(request, inputs), "ok.tier1")
 
 
+SLOW_MACHINE_S = 2.0
+
+
 def reverted(lab: Lab, story: Story) -> None:
     story.title("Harmless when reviewed, hostile when run, harmless again when checked")
     script = lab.code / "train.py"
@@ -86,8 +89,8 @@ def reverted(lab: Lab, story: Story) -> None:
     script.write_bytes(clean)
     story.tried("ivan edits it while the job runs, and puts it back before anybody checks")
     with Running(lab, "bob", "bob-watched", 8).started() as job:
-        # Earlier, it would be an edit of what was started.
-        time.sleep(sum(DELAYS_S) + WATCH_S)
+        # Earlier, it would be an edit of what was started; a busy machine takes longer to check that.
+        time.sleep(sum(DELAYS_S) + SLOW_MACHINE_S)
         script.write_bytes(clean + b"\nprint('slow')\n")
         eventually(lambda: len(job.alerts) == 1)
         script.write_bytes(clean)
