@@ -15,11 +15,11 @@ import msgspec
 
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import JobInputs
-from policyguard.evidence.job import installations, interpreter_of, resolve_executable
+from policyguard.evidence.job import installations, program_of
 from policyguard.evidence.named_paths import NamedPath, named_paths
 from policyguard.fs.ownership import is_below
 from policyguard.fs.safe_open import open_plain
-from policyguard.program.follow import follow
+from policyguard.program.follow import Program
 from policyguard.scan.findings import Exhausted, Findings, Limits
 from policyguard.scan.formats.registry import begins_as_model, is_named_as_checkpoint
 from policyguard.scan.source import FileSource, Truncated
@@ -60,11 +60,12 @@ def loadable(inputs: JobInputs) -> Loadable:
     Raises:
         EvidenceError: they name too many paths.
     """
-    named = named_paths(inputs)
+    named, program = named_paths(inputs), _program(inputs)
     search = FolderSearch(
-        _installed(inputs, named.paths), [os.path.join(inputs.directory, path) for path in inputs.data.values()]
+        _installed(program, named.paths), [os.path.join(inputs.directory, path) for path in inputs.data.values()]
     )
-    code = _code(inputs)
+    # What the command starts, its program and the files on the way: other facts say what these are.
+    code = frozenset(os.path.normpath(path) for path in (*program.started, program.path) if path)
     paths: dict[str, None] = {}
     not_searched = list(named.unread)
     for candidate in named.paths:
@@ -80,13 +81,11 @@ def loadable(inputs: JobInputs) -> Loadable:
     return Loadable(tuple(paths), tuple(not_searched))
 
 
-def _code(inputs: JobInputs) -> frozenset[str]:
-    """List what the command starts, its program and the files on the way: other facts say what these are."""
+def _program(inputs: JobInputs) -> Program:
     try:
-        program = follow(inputs.argv, inputs.directory, inputs.environment, resolve_executable)
-    except EvidenceError:
-        return frozenset()
-    return frozenset(os.path.normpath(path) for path in (*program.started, program.path) if path)
+        return program_of(inputs)
+    except EvidenceError as problem:
+        return Program(kind="unknown", reason=str(problem))
 
 
 def _is_code(path: str, code: frozenset[str]) -> bool:
@@ -101,15 +100,12 @@ def _is_device(path: str) -> bool:
         return False
 
 
-def _installed(inputs: JobInputs, named: Sequence[NamedPath]) -> tuple[str, ...]:
+def _installed(program: Program, named: Sequence[NamedPath]) -> tuple[str, ...]:
     """List the folders of the command's environment that are not searched on the way: programs, and Python's packages.
 
     They are searched like other folders if a folder in that environment, or the environment itself, is named.
     """
-    try:
-        prefixes = installations(interpreter_of(inputs))
-    except EvidenceError:
-        return ()
+    prefixes = installations(program.interpreter) if program.interpreter else ()
     folders = [os.path.realpath(candidate.path) for candidate in named if os.path.isdir(candidate.path)]
     installed: list[str] = []
     for prefix in map(os.path.realpath, prefixes):

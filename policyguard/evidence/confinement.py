@@ -13,13 +13,12 @@ from policyguard.confinement.profile import NEWEST_ABI, SYSTEM, Profile, merge_r
 from policyguard.errors import EvidenceError
 from policyguard.evidence.checkpoint_folders import holds_model, loadable
 from policyguard.evidence.collector import Collected, JobInputs
-from policyguard.evidence.job import INSTALLED, installations, interpreter_of, resolve_executable
+from policyguard.evidence.job import INSTALLED, code_root, installations, program_of, resolve_executable
 from policyguard.fs.ownership import is_below
 from policyguard.fs.safe_open import read_start
-from policyguard.git.directory import repository_root
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
-from policyguard.program.follow import follow
+from policyguard.program.follow import Program
 from policyguard.text import printable_name
 from policyguard.values import FrozenMap, Instant
 
@@ -71,9 +70,10 @@ def confinement_record(inputs: JobInputs, shared: Mapping[str, str]) -> FrozenMa
     """
     abi = _kernel_abi()
     executable = resolve_executable(inputs.argv, inputs.directory, inputs.environment)
-    _check_stays_here(inputs)
-    tree = _code_folder(inputs)
-    environments = _environments(interpreter_of(inputs)) or _environments(executable)
+    program = program_of(inputs)
+    _check_stays_here(inputs, program)
+    tree = os.path.realpath(code_root(inputs) or inputs.directory)
+    environments = _environments(program.interpreter) or _environments(executable)
     outputs = {name: _resolved(folder, inputs) for name, folder in inputs.outputs.items()}
     data = {name: _resolved(path, inputs) for name, path in inputs.data.items()}
     code = (tree, *environments)
@@ -104,13 +104,6 @@ def _without_tree(record: FrozenMap) -> FrozenMap:
     return FrozenMap({**record, "roots": FrozenMap({name: path for name, path in roots.items() if name != TREE})})
 
 
-def _code_folder(inputs: JobInputs) -> str:
-    """Return the folder of a job's code: the exported commit, else its repository, else where it runs."""
-    if inputs.export is not None:
-        return os.path.realpath(inputs.export.folder)
-    return repository_root(inputs.directory) or os.path.realpath(inputs.directory)
-
-
 def _measured(inputs: JobInputs) -> list[str]:
     """List the checkpoints that the command names: each has a record that policies judge. Text stays unreadable."""
     # INVARIANT I15: to name a file in an argument opens it only if the decision names it as a checkpoint.
@@ -135,12 +128,11 @@ def _kernel_abi() -> int:
     return min(abi, NEWEST_ABI)
 
 
-def _check_stays_here(inputs: JobInputs) -> None:
+def _check_stays_here(inputs: JobInputs, program: Program) -> None:
     """Refuse a command of which a known part hands the work to a process outside."""
     # Only a job that is confined pays for loading it.
     from policyguard.program.outside import hands_over
 
-    program = follow(inputs.argv, inputs.directory, inputs.environment, resolve_executable)
     script = read_start(program.path, MAX_SCRIPT_BYTES) if program.kind in ("script", "shell") else b""
     name = hands_over(inputs.argv, program, inputs.environment, os.fsdecode(script))
     if name:

@@ -16,7 +16,7 @@ from policyguard.environment.outside import user_sites
 from policyguard.environment.report import MAX_BASELINE_BYTES, EnvironmentReport, read_baseline, verify_environment
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
-from policyguard.evidence.job import interpreter_of
+from policyguard.evidence.job import program_of
 from policyguard.fs.safe_open import read_small
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
@@ -69,7 +69,7 @@ class EnvironmentCollector:
         Raises:
             EvidenceError: the program of the job is in no environment of its own.
         """
-        executable = interpreter_of(inputs)
+        executable = program_of(inputs).interpreter
         prefix = os.path.dirname(os.path.dirname(executable))
         if os.path.basename(os.path.dirname(executable)) != "bin" or prefix in ("/", *SYSTEM_PREFIXES):
             raise EvidenceError(

@@ -18,7 +18,7 @@ from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.evidence.collector import Collected, Export, JobInputs
 from policyguard.evidence.confinement import TREE
 from policyguard.evidence.editable import check_environments
-from policyguard.evidence.job import resolve_executable
+from policyguard.evidence.job import program_of
 from policyguard.evidence.moved_job import MovedJob
 from policyguard.fs.job_folder import job_folder
 from policyguard.fs.ownership import check_resolved, is_below
@@ -30,7 +30,6 @@ from policyguard.git.refs import References
 from policyguard.git.trees import files_of, tree_of
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
-from policyguard.program.follow import follow
 from policyguard.text import printable_name
 from policyguard.values import FrozenMap, Instant
 
@@ -141,7 +140,7 @@ def _check_private(folder: str) -> None:
 
 def _check_program(started: JobInputs, environments: Collection[str]) -> None:
     """Refuse a program that is known and neither of the commit, the environment nor the system."""
-    program = follow(started.argv, started.directory, started.environment, resolve_executable)
+    program = program_of(started)
     export = started.export.folder if started.export is not None else ""
     folders = (export, *environments, *map(os.path.realpath, environments), *SYSTEM)
     for path in (*program.started, program.path):

@@ -13,10 +13,9 @@ from policyguard.environment.listing import list_files
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.injection import MEASURED, paths_of, row_of, treatments
-from policyguard.evidence.job import injected_by, installations, resolve_executable
+from policyguard.evidence.job import code_root, injected_by, installations, resolve_executable
 from policyguard.fs.ownership import is_below, is_written_by_only
 from policyguard.fs.safe_open import file_record
-from policyguard.git.directory import repository_root
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
 from policyguard.text import printable_name
@@ -64,7 +63,7 @@ def _own_folders(inputs: JobInputs) -> tuple[str, ...]:
         executable = resolve_executable(inputs.argv, inputs.directory, inputs.environment)
     except EvidenceError:
         executable = ""
-    tree = inputs.export.folder if inputs.export is not None else repository_root(inputs.directory)
+    tree = code_root(inputs)
     environments = installations(executable) if executable else ()
     return tuple(os.path.realpath(folder) for folder in (*environments, *([tree] if tree else ())))
 

@@ -17,9 +17,10 @@ from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.injection import injection_variables
 from policyguard.fs.ownership import is_below
 from policyguard.fs.safe_open import file_record, read_start
+from policyguard.git.directory import repository_root
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
-from policyguard.program.follow import follow
+from policyguard.program.follow import Program, follow
 from policyguard.text import printable_name
 from policyguard.values import FrozenMap, Instant, Value
 
@@ -90,13 +91,18 @@ def resolve_executable(argv: tuple[str, ...], directory: str, environment: Mappi
     return os.path.abspath(path)
 
 
-def interpreter_of(inputs: JobInputs) -> str:
-    """Resolve what runs a job's program in the end, behind wrappers and a shell's script of one command.
+def program_of(inputs: JobInputs) -> Program:
+    """Follow a job's command to the program that finally runs.
 
     Raises:
         EvidenceError: there is no such program.
     """
-    return follow(inputs.argv, inputs.directory, inputs.environment, resolve_executable).interpreter
+    return follow(inputs.argv, inputs.directory, inputs.environment, resolve_executable)
+
+
+def code_root(inputs: JobInputs) -> str | None:
+    """Return the top folder of a job's code: of the exported commit, else of its repository; None without either."""
+    return inputs.export.folder if inputs.export is not None else repository_root(inputs.directory)
 
 
 def installations(executable: str) -> tuple[str, ...]:
@@ -180,7 +186,7 @@ def injected_by(inputs: JobInputs) -> dict[str, str]:
     """List the variables and options of a job that can inject code; see `injection_variables`."""
     options: tuple[tuple[str, str], ...] = ()
     with suppress(EvidenceError):
-        options = follow(inputs.argv, inputs.directory, inputs.environment, resolve_executable).options
+        options = program_of(inputs).options
     return injection_variables(inputs.environment, inputs.argv, options)
 
 

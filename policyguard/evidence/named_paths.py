@@ -20,7 +20,7 @@ import msgspec
 from policyguard.confinement.profile import SYSTEM_PLACES
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import GUARD_VARIABLES, JobInputs
-from policyguard.evidence.settings_texts import is_settings, texts_of
+from policyguard.evidence.settings_texts import SCRIPT_SUFFIXES, is_settings, texts_of
 from policyguard.fs.ownership import is_below
 from policyguard.fs.safe_open import names_in
 from policyguard.program.counts import tokens_of
@@ -38,8 +38,6 @@ _VARIABLE = re.compile(r"\$\{([^${}]*)\}|\$(\w+)")
 _HUB_NAME = re.compile(r"[\w.-]{1,96}(?:/[\w.-]{1,96})?\Z", re.ASCII)
 _GLOB = re.compile(r"[*?\[]")
 _SETTINGS_FOLDERS = ("conf", "config", "configs")
-
-_SCRIPTS = (".sh", ".bash", ".sbatch", ".slurm", ".job")
 
 _LOADED = re.compile(
     "CKPT|CHECKPOINT|MODEL|WEIGHT|RESUME|PRETRAIN|INIT|LOAD|RESTORE|SNAPSHOT|ADAPTER|LORA|TOKENIZER|VOCAB|EMBED|OPTIM"
@@ -140,7 +138,7 @@ class _Search:
             texts = texts_of(file)
             if texts is None:
                 self.unread[file] = None
-            if texts and file.endswith(_SCRIPTS):
+            if texts and file.endswith(SCRIPT_SUFFIXES):
                 for _, line in texts:
                     self.chosen(tokens_of((line,)))
             for key, text in texts or ():
@@ -279,9 +277,13 @@ def _cache(inputs: JobInputs) -> str:
     return inputs.environment.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")
 
 
+def hub_home(inputs: JobInputs) -> str:
+    """Return the folder of the hub's libraries, as they find it by the variables of a job."""
+    return inputs.environment.get("HF_HOME") or os.path.join(_cache(inputs), "huggingface")
+
+
 def _hub_folder(inputs: JobInputs) -> str:
     """Return the folder in which the hub's library keeps models; empty if there is none."""
-    home = inputs.environment.get("HF_HOME") or os.path.join(_cache(inputs), "huggingface")
     folder = inputs.environment.get("HF_HUB_CACHE") or inputs.environment.get("HUGGINGFACE_HUB_CACHE")
-    folder = os.path.join(inputs.directory, folder or os.path.join(home, "hub"))
+    folder = os.path.join(inputs.directory, folder or os.path.join(hub_home(inputs), "hub"))
     return folder if os.path.isdir(folder) else ""

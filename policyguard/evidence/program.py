@@ -9,7 +9,7 @@ from collections.abc import Collection
 from policyguard.confinement.profile import SYSTEM_CODE
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
-from policyguard.evidence.job import installations, resolve_executable
+from policyguard.evidence.job import installations, program_of
 from policyguard.evidence.repository import repository_of
 from policyguard.fs.ownership import is_below
 from policyguard.fs.safe_open import file_record, read_small
@@ -17,7 +17,7 @@ from policyguard.git.objects import object_id, open_objects
 from policyguard.git.trees import EXECUTABLE, entry_at, tree_of
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
-from policyguard.program.follow import Program, follow
+from policyguard.program.follow import Program
 from policyguard.text import printable_name
 from policyguard.values import FrozenMap, Instant, Value
 
@@ -42,7 +42,7 @@ class ProgramCollector:
 
     def collect(self, request: Request, inputs: JobInputs, now: Instant) -> Collected:  # noqa: ARG002
         """Follow the command line, and determine where its program comes from."""
-        program = follow(inputs.argv, inputs.directory, inputs.environment, resolve_executable)
+        program = program_of(inputs)
         value = self._record(inputs, program)
         return Collected(entries={PROGRAM: Fact(value, Assurance.MEASURED, self.name, now, bound=True)})
 

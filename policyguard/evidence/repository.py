@@ -17,7 +17,7 @@ import msgspec
 from policyguard.errors import EvidenceError
 from policyguard.evidence.accepted_history import ACCEPTED_HISTORY, AcceptedHistory, accepted_fact
 from policyguard.evidence.collector import Collected, JobInputs
-from policyguard.evidence.job import resolve_executable
+from policyguard.evidence.job import program_of
 from policyguard.evidence.uncommitted import UNCOMMITTED, uncommitted_files
 from policyguard.fs.ownership import is_below
 from policyguard.git.configuration import config_values
@@ -26,7 +26,6 @@ from policyguard.git.refs import References, history_overrides
 from policyguard.git.worktree import Findings, compare
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
-from policyguard.program.follow import follow
 from policyguard.text import printable_name
 from policyguard.values import FrozenMap, Instant, Value
 
@@ -170,7 +169,7 @@ def _has_private_bytecode(inputs: JobInputs, root: str) -> bool:
     if not inputs.private_bytecode:
         return False
     try:
-        program = follow(inputs.argv, inputs.directory, inputs.environment, resolve_executable)
+        program = program_of(inputs)
     except EvidenceError:
         return False
     return program.keeps_prefix and is_below(os.path.realpath(program.path), os.path.realpath(root))

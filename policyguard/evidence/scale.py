@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from policyguard.errors import ConfigurationError, EvidenceError
 from policyguard.evidence.collector import Collected, JobInputs
 from policyguard.evidence.job import resolve_executable
-from policyguard.evidence.named_paths import named_settings
+from policyguard.evidence.named_paths import hub_home, named_settings
+from policyguard.evidence.settings_texts import SCRIPT_SUFFIXES, SETTINGS_SUFFIXES
 from policyguard.fs.safe_open import names_in, read_small, read_start
 from policyguard.model.facts import Assurance, Fact
 from policyguard.model.request import Request
@@ -35,8 +36,9 @@ MAX_NUMBERED = 5_000
 
 MAX_SOURCE_CHARS = 160
 
-_SHELL_SCRIPT = re.compile(r".\.(?:sh|bash|sbatch|slurm|job)\Z")
-_SETTINGS = re.compile(r".\.(?:ya?ml|json|toml|ini|cfg|conf)\Z")
+_SHELL_SCRIPT, _SETTINGS = (
+    re.compile(f".(?:{'|'.join(map(re.escape, suffixes))})\\Z") for suffixes in (SCRIPT_SUFFIXES, SETTINGS_SUFFIXES)
+)
 _ESCAPED = re.compile(r"\\(?:u00|x)([2-7][0-9A-Fa-f])")
 _NUMBERED = re.compile(r"\"\s*:\s*[0-9]+\s*[,}]")
 _DEVICE_FILE = re.compile(r"nvidia[0-9]+\Z")
@@ -206,11 +208,8 @@ def _default_files(tokens: Sequence[str], inputs: JobInputs) -> Iterator[tuple[s
     """List the files that launchers read by themselves, if they exist."""
     names = {os.path.basename(word) for word in tokens} | {os.path.basename(inputs.argv[0]) if inputs.argv else ""}
     if "accelerate" in names or "accelerate-launch" in names or "accelerate.commands.launch" in names:
-        home = inputs.environment.get("HOME", "/nonexistent")
-        cache = inputs.environment.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")
-        folder = inputs.environment.get("HF_HOME") or os.path.join(cache, "huggingface")
         for suffix in ("yaml", "yml", "json"):
-            path = os.path.join(inputs.directory, folder, "accelerate", f"default_config.{suffix}")
+            path = os.path.join(inputs.directory, hub_home(inputs), "accelerate", f"default_config.{suffix}")
             if os.path.exists(path):
                 yield "config", path, "accelerate"
     if "deepspeed" in names and os.path.exists("/job/hostfile"):

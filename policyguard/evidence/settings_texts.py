@@ -20,7 +20,8 @@ MAX_SETTINGS_BYTES = 64 << 20
 MAX_FILE_TEXTS = 50_000
 """A longer list of texts is data, such as a vocabulary: it is searched for names of checkpoints only."""
 
-_SUFFIXES = (".yaml", ".yml", ".json", ".toml", ".ini", ".cfg", ".conf")
+SETTINGS_SUFFIXES = (".yaml", ".yml", ".json", ".toml", ".ini", ".cfg", ".conf")
+SCRIPT_SUFFIXES = (".sh", ".bash", ".sbatch", ".slurm", ".job")
 _DATA = (".json", ".jsonl", ".txt", ".csv", ".tsv", ".log")
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 _INI_REFERENCE = re.compile(r"%\(\w+\)s")
@@ -37,8 +38,8 @@ Text = tuple[str, str]
 
 def is_settings(path: str, *, by_name_only: bool = False) -> bool:
     """Return True for a text file that may be settings: by its name, or because it begins as text."""
-    if by_name_only or path.lower().endswith(_SUFFIXES):
-        return path.lower().endswith(_SUFFIXES)
+    if by_name_only or path.lower().endswith(SETTINGS_SUFFIXES):
+        return path.lower().endswith(SETTINGS_SUFFIXES)
     if is_named_as_checkpoint(path):
         return False
     try:

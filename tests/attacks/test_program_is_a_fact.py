@@ -11,7 +11,7 @@ import pytest
 
 from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.injection import injection_variables
-from policyguard.evidence.job import interpreter_of
+from policyguard.evidence.job import program_of
 from policyguard.evidence.program import PROGRAM, ProgramCollector
 from policyguard.model.request import Request
 from policyguard.values import FrozenMap
@@ -123,7 +123,7 @@ def test_a_folder_that_only_resembles_an_environment_is_the_one_that_is_measured
     python = str(fake / "python")
     for argv in ((python, "train.py"), ("/usr/bin/env", python, "train.py"), ("/usr/bin/nohup", python, "train.py")):
         inputs = JobInputs(argv=argv, directory=str(job), environment={"PATH": os.defpath})
-        assert interpreter_of(inputs) == python
+        assert program_of(inputs).interpreter == python
     # Two environments in one command are one too many.
     launch = ("-m", "torch.distributed.run", "--no-python")
     assert measured(job, sys.executable, *launch, python, "train.py")["kind"] == "unknown"

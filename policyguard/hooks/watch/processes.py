@@ -16,14 +16,12 @@ from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.injected import INJECTED_FILES
 from policyguard.evidence.injection import INJECTIONS, REFUSED, paths_of
-from policyguard.evidence.job import injected_by, installations, resolve_executable
+from policyguard.evidence.job import code_root, injected_by, installations, program_of
 from policyguard.evidence.processes import Mapped, Process, describe, family_of, process
 from policyguard.fs.ownership import is_below
 from policyguard.fs.safe_open import reason_of
-from policyguard.git.directory import repository_root
 from policyguard.hooks.watch.commands import foreign_code
 from policyguard.hooks.watch.drift import PROCESS, PROCESS_UNSEEN, Drift
-from policyguard.program.follow import follow
 from policyguard.text import printable_name
 from policyguard.values import FrozenMap, Value
 
@@ -153,7 +151,7 @@ class JobProcesses:
 def _decided(inputs: JobInputs) -> tuple[frozenset[str], frozenset[tuple[str, tuple[str, ...]]]]:
     """List the programs that the decision is about, and the command lines that start them."""
     try:
-        program = follow(inputs.argv, inputs.directory, inputs.environment, resolve_executable)
+        program = program_of(inputs)
     except EvidenceError:
         return frozenset(), frozenset()
     started = [os.path.realpath(path) for path in program.started]
@@ -168,13 +166,13 @@ def code_folders(inputs: JobInputs) -> tuple[str, ...]:
     of them: the submitter chooses PATH, and nothing measures what it names.
     """
     try:
-        program = follow(inputs.argv, inputs.directory, inputs.environment, resolve_executable)
+        program = program_of(inputs)
         started = (*program.started, program.interpreter)
     except EvidenceError:
         started = ()
     prefixes = dict.fromkeys(prefix for path in started for prefix in installations(path))
     folders = [folder for prefix in prefixes for folder in _folders_of_prefix(prefix)]
-    root = inputs.export.folder if inputs.export is not None else repository_root(inputs.directory)
+    root = code_root(inputs)
     return (*(() if root is None else (root, os.path.realpath(root))), *folders)
 
 
