@@ -72,14 +72,18 @@ def relations() -> dict[int, Relation]:
     """Map the pid of each running process to its relation."""
     table = {}
     for pid in _all_processes():
-        line = _read(pid, "stat")
-        # The second field is the program's name in brackets, and may hold anything.
-        fields = line.rpartition(b")")[2].split()
+        fields = stat_fields(_read(pid, "stat"))
         # A process whose first thread has ended is a zombie to the eye, and goes on in its other threads.
         if len(fields) < 20 or (fields[0] in (b"Z", b"X") and int(fields[17]) < 2):
             continue
         table[pid] = Relation(int(fields[1]), int(fields[2]), int(fields[19]))
     return table
+
+
+def stat_fields(line: bytes) -> list[bytes]:
+    """Split the line of `/proc/PID/stat`, from the third field on: the process's state, its parent, its group."""
+    # The second field is the program's name in brackets, and may hold anything.
+    return line.rpartition(b")")[2].split()
 
 
 def descendants(roots: Collection[int], table: Mapping[int, Relation]) -> set[int]:
@@ -119,10 +123,10 @@ def process(pid: int) -> Process | None:
         PermissionError: it exists and may not be read: another user's, or protected.
     """
     try:
-        status = dict(line.split(b":", 1) for line in _must_read(pid, "status").splitlines() if b":" in line)
+        status = dict(line.split(b":", 1) for line in read_of(pid, "status").splitlines() if b":" in line)
         if status.get(b"State", b"?").split()[0] in (b"Z", b"X"):
             return None
-        maps = _must_read(pid, "maps")
+        maps = read_of(pid, "maps")
         executable = os.readlink(f"/proc/{pid}/exe".encode())
     except PermissionError:
         raise
@@ -189,8 +193,12 @@ def _is_elf(pid: int, start: int | None) -> bool:
 
 def environment_of(pid: int) -> dict[str, str]:
     """Read the variables of a process, as they were when it started; none if they cannot be read."""
-    entries = _read(pid, "environ").split(b"\0")
-    return dict(os.fsdecode(entry).split("=", 1) for entry in entries if b"=" in entry)
+    return variables_in(_read(pid, "environ"))
+
+
+def variables_in(block: bytes) -> dict[str, str]:
+    """Split what the kernel shows of a process's variables."""
+    return dict(os.fsdecode(entry).split("=", 1) for entry in block.split(b"\0") if b"=" in entry)
 
 
 def command_of(pid: int) -> tuple[str, ...]:
@@ -204,12 +212,17 @@ def _all_processes() -> list[int]:
 
 def _read(pid: int, name: str) -> bytes:
     try:
-        return _must_read(pid, name)
+        return read_of(pid, name)
     except OSError:
         return b""
 
 
-def _must_read(pid: int, name: str) -> bytes:
+def read_of(pid: int, name: str) -> bytes:
+    """Read a file that the kernel shows of a process, up to `MAX_FILE_BYTES`.
+
+    Raises:
+        OSError: the process has ended, or may not be read.
+    """
     parts = []
     size = 0
     fd = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)

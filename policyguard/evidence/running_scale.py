@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from policyguard.errors import ConfigurationError
-from policyguard.evidence.processes import command_of, environment_of
+from policyguard.evidence.processes import command_of, environment_of, stat_fields
 from policyguard.evidence.scale import combined
 from policyguard.fs.safe_open import read_start
 from policyguard.program.counts import Count, Reader, UnreadableCount
@@ -52,7 +52,7 @@ def _computing(opened: Mapping[int, set[str]], folder: str) -> int:
 
 def _parent(file: str) -> int:
     try:
-        fields = read_start(file, 4_096).rpartition(b")")[2].split()
+        fields = stat_fields(read_start(file, 4_096))
     except ConfigurationError:
         return 0
     return int(fields[1]) if len(fields) > 1 else 0

@@ -54,7 +54,8 @@ class Started(Protocol):
 Begin = Callable[[], Started]
 
 _END, _KILL = b"E", b"K"
-_CAUGHT = (
+
+ENDING = (
     signal.SIGTERM,
     signal.SIGINT,
     signal.SIGHUP,
@@ -62,9 +63,10 @@ _CAUGHT = (
     signal.SIGUSR1,
     signal.SIGUSR2,
     signal.SIGALRM,
-    signal.SIGPIPE,
-    signal.SIGTSTP,
 )
+"""Signals that other processes send, and that end a program unless it handles them."""
+
+_CAUGHT = (*ENDING, signal.SIGPIPE, signal.SIGTSTP)
 
 
 class JobEnd(msgspec.Struct, frozen=True):
@@ -79,6 +81,16 @@ class JobEnd(msgspec.Struct, frozen=True):
     outlived: Ended = Ended()
     guardian_lost: bool = False
     unexpected_signal: int = 0
+
+    @property
+    def signal(self) -> int:
+        """The signal that ended the first process; 0 if none did."""
+        return max(0, -self.status)
+
+    @property
+    def exit_status(self) -> int:
+        """The status as a shell would give it: 128 + n if signal n ended it."""
+        return 128 + self.signal if self.signal else self.status
 
 
 class GuardedJob:

@@ -16,7 +16,15 @@ from contextlib import suppress
 
 import msgspec
 
-from policyguard.evidence.processes import Relation, descendants, describe, is_supported, relations
+from policyguard.evidence.processes import (
+    Relation,
+    descendants,
+    describe,
+    is_supported,
+    read_of,
+    relations,
+    stat_fields,
+)
 
 LINGER_S = 2.0
 """Time for helpers that end by themselves when their job has ended, such as Python's resource tracker."""
@@ -101,8 +109,7 @@ def signal_process(pid: int, started: int, number: int) -> bool:
 def started_at(pid: int) -> int:
     """Return when a process started, in ticks since the machine did; -1 if it has ended."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19])
+        return int(stat_fields(read_of(pid, "stat"))[19])
     except (OSError, IndexError):
         return -1
 

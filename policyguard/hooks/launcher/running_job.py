@@ -101,7 +101,6 @@ class RunningJob:
             self.alerts.report_problem(problem)
 
     def _entry(self, end: JobEnd) -> JobEnded:
-        number = max(0, -end.status)
         return JobEnded(
             decision_id=self._allowed.decision_id,
             event=JOB_ENDED,
@@ -110,9 +109,9 @@ class RunningJob:
             started=format_instant(self._started_at),
             at=format_instant(time.time_ns()),
             duration_ms=round((time.monotonic() - self._started) * 1000),
-            status=DENIED if self.is_refused else 128 + number if number else end.status,
+            status=DENIED if self.is_refused else end.exit_status,
             pid=self._pid,
-            signal=_signal_name(number),
+            signal=_signal_name(end.signal),
             outlived=end.outlived.count,
         )
 

@@ -17,10 +17,10 @@ from typing import TypeAlias
 from policyguard.errors import EvidenceError
 from policyguard.evidence.collector import JobInputs
 from policyguard.evidence.injection import injection_variables
-from policyguard.evidence.job import program_files, resolve_executable
+from policyguard.evidence.job import program_files, program_of, resolve_executable
+from policyguard.evidence.processes import read_of, variables_in
 from policyguard.fs.safe_open import version_of
 from policyguard.hooks.watch.processes import SYSTEM_FOLDERS, code_folders
-from policyguard.program.follow import follow
 from policyguard.text import printable_name, quoted
 from policyguard.values import format_instant
 
@@ -89,10 +89,10 @@ class StartCheck:
         # What cannot be read has ended, or belongs to another account since it was started.
         with suppress(OSError):
             # A process that has become the next program, as wrappers and scripts do, is not compared.
-            if _read(pid, "cmdline") == argv:
-                program, variables = os.readlink(f"/proc/{pid}/exe"), _variables(_read(pid, "environ"))
+            if read_of(pid, "cmdline") == argv:
+                program, variables = os.readlink(f"/proc/{pid}/exe"), variables_in(read_of(pid, "environ"))
                 is_ours = _version(f"/proc/{pid}/exe") in {_version(os.path.realpath(path)) for path in self._programs}
-                if _read(pid, "cmdline") == argv:
+                if read_of(pid, "cmdline") == argv:
                     return self._foreign(program, is_ours=is_ours) or _other_variables(environment, variables)
         return ""
 
@@ -122,7 +122,7 @@ def _programs(inputs: JobInputs) -> Iterator[str]:
     """Yield the files that the command executes, its own executable first."""
     yield resolve_executable(inputs.argv, inputs.directory, inputs.environment)
     with suppress(EvidenceError):
-        program = follow(inputs.argv, inputs.directory, inputs.environment, resolve_executable)
+        program = program_of(inputs)
         yield from program.started
         if program.path:
             yield program.path
@@ -202,12 +202,3 @@ def _other_variables(environment: Mapping[str, str], variables: Mapping[str, str
                 f"`{name}` is {quoted(actual.get(name, 'not set'))}, expected {quoted(expected.get(name, 'not set'))}"
             )
     return ""
-
-
-def _variables(block: bytes) -> dict[str, str]:
-    return dict(os.fsdecode(entry).split("=", 1) for entry in block.split(b"\0") if b"=" in entry)
-
-
-def _read(pid: int, name: str) -> bytes:
-    with open(f"/proc/{pid}/{name}", "rb") as file:
-        return file.read()

@@ -22,34 +22,12 @@ from typing import Any, Protocol
 from msgspec import structs
 
 from policyguard.errors import EvidenceError
-from policyguard.hooks.launcher.guardian import GRACE_S, Begin, JobEnd, start_guarded
+from policyguard.hooks.launcher.guardian import ENDING, GRACE_S, Begin, JobEnd, start_guarded
 from policyguard.hooks.launcher.process_tree import is_available
 from policyguard.text import printable_name
 
-FORWARDED = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGALRM,
-    signal.SIGWINCH,
-    signal.SIGCONT,
-    signal.SIGTSTP,
-)
-KILLING = frozenset(
-    {
-        signal.SIGKILL,
-        signal.SIGTERM,
-        signal.SIGINT,
-        signal.SIGHUP,
-        signal.SIGQUIT,
-        signal.SIGALRM,
-        signal.SIGUSR1,
-        signal.SIGUSR2,
-    }
-)
+FORWARDED = (*ENDING, signal.SIGWINCH, signal.SIGCONT, signal.SIGTSTP)
+KILLING = frozenset({signal.SIGKILL, *ENDING})
 """Signals that other processes send; programs cause other signals themselves, such as SIGSEGV."""
 
 _POLL_S = 0.05
@@ -134,11 +112,11 @@ def supervise(
             job.end()
 
         outcome = _waited(job, nullcontext() if alongside is None else alongside(end), on_start)
-    number = max(0, -outcome.status)
+    number = outcome.signal
     is_expected = ended or number in forwarder.sent or (has_terminal and number in _FROM_TERMINAL)
     if on_end is not None:
         on_end(structs.replace(outcome, unexpected_signal=number if number in KILLING and not is_expected else 0))
-    return 128 + number if number else outcome.status
+    return outcome.exit_status
 
 
 def _waited(
