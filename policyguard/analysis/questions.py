@@ -124,9 +124,12 @@ def actions_of(snapshot: Snapshot, subject: str, now: Instant) -> Iterator[tuple
         subject: who, `type:id`.
         now: the time.
     """
+    named = {row[2] for row in snapshot.grants.rows() if row[0] == subject} | {rule.scope for rule in snapshot.rules}
     for resource in snapshot.schema.resources.values():
         index = domain_index(resource.id_pattern)
-        for domain in (None,) if index is None else (*_domains(snapshot, subject, index), OTHER_DOMAIN):
+        domains = named | {literal_domain(rule.id_pattern, index) for rule in snapshot.rules}
+        ordered = sorted(domain for domain in domains if domain is not None and domain != ANY_DOMAIN)
+        for domain in (None,) if index is None else (*ordered, OTHER_DOMAIN):
             pattern = (resource.id_pattern or "**").replace(DOMAIN, domain or "x")
             entity = Entity(resource.name, pattern.replace("**", "x").replace("*", "x"))
             for action in resource.actions:
@@ -134,14 +137,6 @@ def actions_of(snapshot: Snapshot, subject: str, now: Instant) -> Iterator[tuple
                 answer = can(snapshot, subject, question)
                 if answer.verdict != "no":
                     yield question, domain, answer
-
-
-def _domains(snapshot: Snapshot, subject: str, index: int) -> list[str]:
-    bound = {row[2] for row in snapshot.grants.rows() if row[0] == subject}
-    named = {rule.scope for rule in snapshot.rules} | {
-        literal_domain(rule.id_pattern, index) for rule in snapshot.rules
-    }
-    return sorted(domain for domain in bound | named if domain is not None and domain != ANY_DOMAIN)
 
 
 class _Evaluation:
@@ -162,14 +157,14 @@ class _Evaluation:
     def answer(self, subject: str) -> Answer:
         type_ = subject.partition(":")[0]
         roles = self._snapshot.grants.roles_at(subject, self._admit(type_).domain, self._question.now)
-        shared = (type_, roles)
-        if subject not in self._named and shared in self._by_roles:
-            return self._by_roles[shared]
+        # A rule may name the subject, and an approval by its own person counts for nothing: such answers are its own.
+        is_alone = subject in self._named or bool(self._question.approvals)
+        if not is_alone and (type_, roles) in self._by_roles:
+            return self._by_roles[type_, roles]
         rules = [rule for rule in self._rules if self._applies(rule, subject, roles)]
         answer = self._combine(subject, rules)
-        depends = any(self._shared(rule, type_)[1] for rule in rules)
-        if subject not in self._named and not depends and not self._question.approvals:
-            self._by_roles[shared] = answer
+        if not is_alone and not any(self._shared(rule, type_)[1] for rule in rules):
+            self._by_roles[type_, roles] = answer
         return answer
 
     def _concerns(self, rule: CompiledRule) -> bool:

@@ -104,14 +104,19 @@ def _settings(root: str, result: Outside) -> list[tuple[str, str]]:
         path = os.path.join(root, name)
         if not os.path.lexists(path):
             continue
-        try:
-            text = read_small(os.path.realpath(path), MAX_TEXT_BYTES).decode("utf-8", "surrogateescape")
-        except EvidenceError as problem:
-            result.unmeasured[name] = problem.message
-            continue
+        text = _text(path, name, result)
         pairs = [line.partition("=") for line in text.splitlines() if "=" in line]
         settings += [(key.strip().lower(), value.strip()) for key, _, value in pairs]
     return settings
+
+
+def _text(path: str, label: str, result: Outside, encoding: str = "utf-8") -> str:
+    """Read a text file; one that cannot be read is empty, and noted as not measured."""
+    try:
+        return read_small(os.path.realpath(path), MAX_TEXT_BYTES).decode(encoding, "surrogateescape")
+    except EvidenceError as problem:
+        result.unmeasured[label] = problem.message
+        return ""
 
 
 def _bases(root: str, settings: list[tuple[str, str]]) -> list[str]:
@@ -129,11 +134,7 @@ def _read_site(root: str, site: str, result: Outside) -> None:
             continue
         path = os.path.join(site, name)
         label = printable_name(path.removeprefix(root + "/"))
-        try:
-            text = read_small(os.path.realpath(path), MAX_TEXT_BYTES).decode("utf-8-sig", "surrogateescape")
-        except EvidenceError as problem:
-            result.unmeasured[label] = problem.message
-            continue
+        text = _text(path, label, result, "utf-8-sig")
         for line in dict.fromkeys((*re.split(r"\r\n|\r|\n", text), *text.splitlines())):
             if line.startswith(("import ", "import\t")):
                 result.starting.setdefault(label, []).append(line.rstrip())

@@ -15,24 +15,13 @@ from policyguard.model.facts import Approval, Assurance, Fact, Facts
 from policyguard.model.request import Request
 from policyguard.policy_store.load import load_snapshot
 from policyguard.values import NANOSECONDS_PER_S, freeze, parse_instant
+from tests.attacks.test_claims import CODE
 
 POLICIES = Path(__file__).parents[2] / "policies"
 NOW = parse_instant("2030-03-07T12:00:00Z")
 SIBLINGS = ("job:submit", "job:start", "job:modify", "job:prioritize", "job:preempt")
 """The actions by which a job gets GPUs, or gets them earlier."""
 
-CODE: dict[str, Any] = {
-    "commit": "4d1f0c",
-    "tree": "9e02ab",
-    "dirty": False,
-    "dirty_files": [],
-    "untracked_files": [],
-    "ignored_code_files": [],
-    "environments": [],
-    "outside_links": [],
-    "submodules": [],
-    "history": [],
-}
 JOB: dict[str, Any] = {
     "subject.authenticated": True,
     "resource.argv": ["python3", "train.py"],
